@@ -1,0 +1,164 @@
+//! Workers: one pinned thread each, polling the lanes it owns.
+
+use std::thread::JoinHandle;
+
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use dpdk::eal::{self, EalError};
+use port::counters::{Counter, Shared, shared};
+
+use crate::lane::{Lane, LaneId};
+
+/// What control asks of a worker.
+enum Command {
+    /// Own this lane from now on.
+    Give(Lane),
+    /// Let go of this lane.
+    Take(LaneId, Sender<Lane>),
+}
+
+/// Why a worker could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// The kernel refused the pin: no such core, or not allowed to this process.
+    #[error(
+        "core {0} cannot be used: it does not exist, or this process may not run on it (cpuset, taskset)"
+    )]
+    Pin(usize),
+    /// DPDK refused the thread.
+    #[error("the worker on core {core} cannot be registered with DPDK: {source}")]
+    Register {
+        /// The core.
+        core: usize,
+        /// What DPDK said.
+        source: EalError,
+    },
+    /// The thread could not be made.
+    #[error("the thread for core {core} cannot be started: {source}")]
+    Spawn {
+        /// The core.
+        core: usize,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+/// Rounds of a worker's loop.
+#[derive(Debug, Default)]
+pub struct WorkerCounters {
+    /// Rounds in which at least one packet moved.
+    pub busy: Counter,
+    /// The others.
+    pub idle: Counter,
+}
+
+/// Control's handle on a worker. The thread ends when this is dropped.
+pub struct Worker {
+    /// The core it is pinned to.
+    pub core: usize,
+    /// Its rounds.
+    pub counters: Shared<WorkerCounters>,
+    /// Taken, and so closed, to end the thread.
+    commands: Option<Sender<Command>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Worker {
+    /// Starts a thread on `core`, registered with DPDK.
+    pub fn start(core: usize) -> Result<Worker, WorkerError> {
+        let (commands, inbox) = unbounded();
+        let (ready, outcome) = bounded(1);
+        let counters = shared();
+        let written = Shared::clone(&counters);
+        let thread = std::thread::Builder::new()
+            .name(format!("worker:{core}"))
+            .spawn(move || {
+                if !core_affinity::set_for_current(core_affinity::CoreId { id: core }) {
+                    let _ = ready.send(Err(WorkerError::Pin(core)));
+                    return;
+                }
+                let _registration = match eal::register_thread() {
+                    Ok(registration) => registration,
+                    Err(source) => {
+                        let _ = ready.send(Err(WorkerError::Register { core, source }));
+                        return;
+                    }
+                };
+                let _ = ready.send(Ok(()));
+                run(&inbox, &written);
+            })
+            .map_err(|source| WorkerError::Spawn { core, source })?;
+        outcome.recv().unwrap_or(Err(WorkerError::Pin(core)))?;
+        Ok(Worker { core, counters, commands: Some(commands), thread: Some(thread) })
+    }
+
+    /// Gives a lane to the worker.
+    pub fn give(&self, lane: Lane) {
+        self.send(Command::Give(lane));
+    }
+
+    /// Takes a lane back, quiesced: no burst is in flight, and every used entry is published.
+    pub fn take(&self, id: LaneId) -> Lane {
+        let (reply, lane) = bounded(1);
+        self.send(Command::Take(id, reply));
+        lane.recv().unwrap_or_else(|_| self.died())
+    }
+
+    fn send(&self, command: Command) {
+        let sent = self.commands.as_ref().map(|commands| commands.send(command));
+        if !matches!(sent, Some(Ok(()))) {
+            self.died();
+        }
+    }
+
+    /// A worker only ends when its handle is dropped. Should it have panicked, the queues it owned are
+    /// lost, and so is the datapath.
+    fn died(&self) -> ! {
+        panic!("the worker on core {} has died", self.core);
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.commands = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The poll loop. Blocks only while there is nothing to poll.
+fn run(inbox: &Receiver<Command>, counters: &WorkerCounters) {
+    let mut lanes: Vec<Lane> = Vec::new();
+    loop {
+        if lanes.is_empty() {
+            match inbox.recv() {
+                Ok(command) => obey(command, &mut lanes),
+                Err(_) => return,
+            }
+        }
+        while let Ok(command) = inbox.try_recv() {
+            obey(command, &mut lanes);
+        }
+        let mut busy = false;
+        for lane in &mut lanes {
+            busy |= lane.turn();
+        }
+        if busy {
+            counters.busy.add(1);
+        } else {
+            counters.idle.add(1);
+            std::hint::spin_loop();
+        }
+    }
+}
+
+fn obey(command: Command, lanes: &mut Vec<Lane>) {
+    match command {
+        Command::Give(lane) => lanes.push(lane),
+        Command::Take(id, reply) => {
+            if let Some(at) = lanes.iter().position(|lane| lane.id == id) {
+                let _ = reply.send(lanes.remove(at));
+            }
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! The nic port: bursts out of and into the queue pairs of a DPDK ethdev.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use dpdk::burst::Burst;
+use dpdk::ethdev::{self, Device, DeviceConfig, DeviceError, RxQueue, TxQueue};
+use dpdk::mempool::{Mempool, MempoolError};
+
+use crate::counters::{PairCounters, Shared, shared};
+use crate::guest::Moved;
+
+/// Descriptors asked for per NIC queue; drivers round to what they can.
+const DESCRIPTORS: u16 = 1024;
+/// Bytes of an mbuf's data room where the NIC takes packets in several segments.
+const SEGMENT: u16 = 2048;
+/// Mbufs an lcore keeps to itself.
+const CACHE: u32 = 256;
+
+/// What to open, from the configuration.
+#[derive(Clone, Debug)]
+pub struct NicOptions<'a> {
+    /// Port name.
+    pub name: &'a str,
+    /// PCI address or vdev devargs.
+    pub device: &'a str,
+    /// Queue pairs.
+    pub queues: u16,
+    /// MTU in bytes; the device's own when absent.
+    pub mtu: Option<u16>,
+    /// Whether to take frames for other addresses.
+    pub promiscuous: bool,
+}
+
+/// A NIC that cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum NicError {
+    /// The device.
+    #[error("nic {name}: {source}")]
+    Device {
+        /// Port name.
+        name: String,
+        /// What DPDK said.
+        source: DeviceError,
+    },
+    /// Its packet memory.
+    #[error("nic {name}: {source}")]
+    Pool {
+        /// Port name.
+        name: String,
+        /// What DPDK said.
+        source: MempoolError,
+    },
+}
+
+/// The control side of an open NIC. It is closed when this and all its queue pairs are gone.
+pub struct Nic {
+    /// The device.
+    pub port: Arc<ethdev::Port>,
+    /// Where mbufs for it come from, those of guests that send through it included.
+    pub pool: Mempool,
+    /// Longest frame it sends, in bytes.
+    pub max_frame: u32,
+    /// Counters of each queue pair.
+    pub counters: Vec<Shared<PairCounters>>,
+    link_up: Arc<AtomicBool>,
+}
+
+/// One queue pair of a NIC: a value with one owner.
+pub struct NicPair {
+    /// Pair number.
+    pub index: u16,
+    /// What the NIC receives.
+    pub rx: NicRx,
+    /// What it sends.
+    pub tx: NicTx,
+    /// The pair's counters.
+    pub counters: Shared<PairCounters>,
+}
+
+/// The receiving half of a queue pair.
+pub struct NicRx {
+    queue: RxQueue,
+    /// Packets received that the guest has had no room for yet.
+    pub held: Burst,
+}
+
+/// The sending half of a queue pair.
+pub struct NicTx {
+    queue: TxQueue,
+    /// Packets that wait for room in the NIC's ring.
+    pub held: Burst,
+    /// Longest frame the NIC sends, in bytes.
+    pub max_frame: u32,
+    /// Where mbufs to send come from.
+    pub pool: Mempool,
+    link_up: Arc<AtomicBool>,
+}
+
+impl Nic {
+    /// Opens and starts a device, with its queue pairs.
+    pub fn open(options: &NicOptions) -> Result<(Nic, Vec<NicPair>), NicError> {
+        let name = || options.name.to_owned();
+        let device_error = |source| NicError::Device { name: name(), source };
+        let device = Device::probe(options.device).map_err(device_error)?;
+        let info = device.info();
+        let mtu = u32::from(options.mtu.unwrap_or(1500));
+        let room = if device.supports_multi_seg_tx() {
+            SEGMENT
+        } else {
+            SEGMENT
+                .max((mtu + net::FRAME_OVERHEAD).next_multiple_of(64).min(u32::from(u16::MAX - 256)) as u16)
+        };
+        // Enough for every place an mbuf can be in at once: both rings, both held bursts, the caches.
+        let each = 2 * u32::from(DESCRIPTORS) + 4 * dpdk::BURST_MAX as u32 + 2 * CACHE;
+        let count = (each * u32::from(options.queues)).next_power_of_two() - 1;
+        let pool = Mempool::new(options.name, count, room, CACHE, info.socket)
+            .map_err(|source| NicError::Pool { name: name(), source })?;
+        let config = DeviceConfig {
+            queue_pairs: options.queues,
+            rx_descriptors: DESCRIPTORS,
+            tx_descriptors: DESCRIPTORS,
+            mtu: options.mtu,
+            promiscuous: options.promiscuous,
+            pool: &pool,
+        };
+        let started = device.start(config).map_err(device_error)?;
+        let max_frame = u32::from(started.port.mtu()) + net::FRAME_OVERHEAD;
+        let link_up = Arc::new(AtomicBool::new(started.port.link().up));
+        let counters: Vec<Shared<PairCounters>> = started.rx.iter().map(|_| shared()).collect();
+        let queues = started.rx.into_iter().zip(started.tx).zip(&counters);
+        let pairs = (0..).zip(queues).map(|(index, ((rx, tx), counters))| NicPair {
+            index,
+            rx: NicRx { queue: rx, held: Burst::new() },
+            tx: NicTx {
+                queue: tx,
+                held: Burst::new(),
+                max_frame,
+                pool: pool.clone(),
+                link_up: link_up.clone(),
+            },
+            counters: counters.clone(),
+        });
+        let pairs = pairs.collect();
+        Ok((Nic { port: started.port, pool, max_frame, counters, link_up }, pairs))
+    }
+
+    /// Looks at the link again; while it is down, nothing is sent and guests are held back. Returns
+    /// whether the link is up, and whether that is news.
+    pub fn refresh_link(&self) -> (bool, bool) {
+        let up = self.port.link().up;
+        (up, self.link_up.swap(up, Ordering::Relaxed) != up)
+    }
+
+    /// Whether the link was up when last looked at.
+    pub fn link_up(&self) -> bool {
+        self.link_up.load(Ordering::Relaxed)
+    }
+}
+
+impl NicPair {
+    /// Receives up to `max` packets behind those held.
+    #[inline(always)]
+    pub fn receive(&mut self, max: usize) -> Moved {
+        let held = &mut self.rx.held;
+        let first = held.len();
+        let packets = self.rx.queue.receive(held, max) as u64;
+        let bytes = held.as_slice()[first..].iter().map(|mbuf| u64::from(mbuf.pkt_len())).sum();
+        self.counters.rx.add(packets, bytes);
+        Moved { packets, bytes }
+    }
+
+    /// Sends what is held, as far as the NIC takes it; the rest stays, in order. Whether all is gone.
+    #[inline(always)]
+    pub fn flush(&mut self) -> bool {
+        let NicTx { queue, held, link_up, .. } = &mut self.tx;
+        if held.is_empty() {
+            return true;
+        }
+        if !link_up.load(Ordering::Relaxed) {
+            self.counters.tx_held.set(held.len() as u64);
+            return false;
+        }
+        let before = held.bytes();
+        let packets = queue.send(held) as u64;
+        self.counters.tx.add(packets, before - held.bytes());
+        self.counters.tx_held.set(held.len() as u64);
+        held.is_empty()
+    }
+
+    /// Shows how much is held of what was received.
+    #[inline(always)]
+    pub fn show_held(&self) {
+        self.counters.rx_held.set(self.rx.held.len() as u64);
+    }
+}

@@ -1,0 +1,192 @@
+//! What the datapath looks like at one moment: the shapes behind `ringwire --json` and the HTTP API.
+//!
+//! The engine fills these in, `ringwired` serves them as JSON, `ringwire` reads them back and prints
+//! them. The field names are a contract with scripts: add fields, never rename or drop one.
+//!
+//! `rx` and `tx` are the datapath's view: a guest port's `rx` is what the guest sent.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// Everything: `GET /v1/status`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// ringwire's version, as in Cargo.toml.
+    pub version: String,
+    /// Process id of the daemon.
+    pub pid: u32,
+    /// Seconds since the datapath started.
+    pub uptime_seconds: f64,
+    /// Whether DPDK's memory lies in hugepages.
+    pub hugepages: bool,
+    /// One entry a worker, in the order of the configured cores.
+    pub workers: Vec<Worker>,
+    /// Every port, NICs first, each kind in configuration order.
+    pub ports: Vec<Port>,
+}
+
+/// One pinned polling thread.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Worker {
+    /// The worker's name as in a queue's `owner`: `worker:CORE`.
+    pub name: String,
+    /// The core it is pinned to.
+    pub core: usize,
+    /// Wires (guest <-> nic lanes) it polls.
+    pub lanes: usize,
+    /// Poll rounds that moved at least one packet.
+    pub busy_rounds: u64,
+    /// Poll rounds that found nothing to do.
+    pub idle_rounds: u64,
+    /// The same over the last sampling interval; absent before the second sample.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rates: Option<WorkerRates>,
+}
+
+/// How busy one worker was. `ringwired` fills this in from two samples, as it does [`Rates`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct WorkerRates {
+    /// Share of the poll rounds that moved at least one packet, 0 to 100.
+    pub busy_percent: f64,
+    /// Poll rounds a second; 0 means that the worker is stuck.
+    pub rounds_per_second: f64,
+}
+
+/// Which kind of place a port is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PortKind {
+    /// A vhost-user socket.
+    Guest,
+    /// A DPDK ethdev.
+    Nic,
+}
+
+/// A named place where packets enter and leave.
+///
+/// For the packets that entered here, at any moment the port is quiescent:
+/// `rx_packets = (sent on through the peer port) + held + sum of drops`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Port {
+    /// Name from the configuration.
+    pub name: String,
+    /// Kind.
+    pub kind: PortKind,
+    /// `up`, `down` (a nic without link), `disconnected` (a guest without frontend),
+    /// `connected` (a frontend, but no running queue pair) or `broken` (a ring violated the protocol).
+    pub state: String,
+    /// Packets that entered the datapath here.
+    pub rx_packets: u64,
+    /// Bytes of those packets, without virtio-net header and frame check sequence.
+    pub rx_bytes: u64,
+    /// Packets that left the datapath here.
+    pub tx_packets: u64,
+    /// Bytes of those packets.
+    pub tx_bytes: u64,
+    /// Packets that entered here and wait, because the other side is full.
+    pub held: u64,
+    /// Packets that entered here and were dropped, by reason.
+    pub drops: BTreeMap<String, u64>,
+    /// Packets and bits a second over the last sampling interval; absent before the second sample.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rates: Option<Rates>,
+    /// The part only a guest has.
+    #[serde(flatten, default, skip_serializing_if = "Option::is_none")]
+    pub guest: Option<Guest>,
+    /// The part only a nic has.
+    #[serde(flatten, default, skip_serializing_if = "Option::is_none")]
+    pub nic: Option<Nic>,
+}
+
+/// Rates of one port.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Rates {
+    /// Packets a second that entered.
+    pub rx_pps: f64,
+    /// Bits a second that entered.
+    pub rx_bps: f64,
+    /// Packets a second that left.
+    pub tx_pps: f64,
+    /// Bits a second that left.
+    pub tx_bps: f64,
+}
+
+/// What only a guest port has.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Guest {
+    /// Name of the port its virtqueues are connected to, or `none`.
+    pub backend: String,
+    /// Path of the vhost-user socket.
+    pub socket: String,
+    /// Whether a frontend is connected.
+    pub connected: bool,
+    /// How many frontends have connected so far.
+    pub connections: u64,
+    /// Names of the virtio feature bits the guest acknowledged.
+    pub features: Vec<String>,
+    /// Names of the vhost-user protocol features the frontend acknowledged.
+    pub protocol_features: Vec<String>,
+    /// Memory regions mapped from the frontend.
+    pub memory_regions: usize,
+    /// Bytes of those regions.
+    pub memory_bytes: u64,
+    /// Every virtqueue offered: even index: to the guest, odd index: from the guest.
+    pub queues: Vec<Queue>,
+}
+
+/// One virtqueue.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Queue {
+    /// Virtqueue index; pair k is 2k (the guest receives) and 2k+1 (the guest sends).
+    pub index: u16,
+    /// Whether the frontend has enabled it.
+    pub enabled: bool,
+    /// `worker:CORE` or `parked`.
+    pub owner: String,
+    /// Entries; 0 before the frontend has set it.
+    pub size: u16,
+    /// `split`; `none` before the ring was started.
+    pub format: String,
+    /// Chains returned to the guest as used.
+    pub used: u64,
+    /// Calls (guest interrupts) sent.
+    pub calls: u64,
+    /// Calls left out because the guest had suppressed them.
+    pub calls_suppressed: u64,
+    /// Why the ring was stopped for good, if the guest violated the protocol.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub violation: Option<String>,
+}
+
+/// What only a nic port has.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Nic {
+    /// Device as configured: PCI address or vdev devargs.
+    pub device: String,
+    /// Name of DPDK's driver for it.
+    pub driver: String,
+    /// Hardware address.
+    pub mac: String,
+    /// MTU in bytes.
+    pub mtu: u16,
+    /// Queue pairs in use.
+    pub queue_pairs: u16,
+    /// Whether the link is up.
+    pub link_up: bool,
+    /// Link speed in Mb/s; 0 where the driver does not say.
+    pub link_speed_mbps: u32,
+    /// Whether it takes frames for other addresses.
+    pub promiscuous: bool,
+    /// The device's own basic counters (ipackets, opackets, imissed, ierrors, oerrors, rx_nombuf, ...).
+    pub device_stats: BTreeMap<String, u64>,
+    /// The driver's extended counters, by its own names.
+    pub xstats: BTreeMap<String, u64>,
+}
+
+/// Body of every refused request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// What is wrong, in one line.
+    pub error: String,
+}

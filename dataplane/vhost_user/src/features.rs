@@ -1,0 +1,180 @@
+//! Feature bits: what is offered, what may be acknowledged, what they are called.
+//!
+//! A bit is offered only if everything it brings along is served. Not offered, and why: VHOST_F_LOG_ALL,
+//! RING_PACKED and IN_ORDER (not implemented yet), checksum and segmentation offloads (likewise),
+//! GUEST_ANNOUNCE (QEMU then leaves announcing a migrated guest to the guest, which needs nothing of us, but
+//! there is no migration without a dirty log).
+
+use vhost::vhost_user::VhostUserProtocolFeatures as Protocol;
+use virtio_bindings::virtio_config::{VIRTIO_F_ANY_LAYOUT, VIRTIO_F_VERSION_1};
+use virtio_bindings::virtio_net::{
+    VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_MAC, VIRTIO_NET_F_MQ, VIRTIO_NET_F_MRG_RXBUF, VIRTIO_NET_F_MTU,
+    VIRTIO_NET_F_STATUS,
+};
+use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
+
+use crate::DeviceOptions;
+
+/// VHOST_USER_F_PROTOCOL_FEATURES: the frontend knows protocol features. No virtio feature; never the guest's.
+pub const PROTOCOL_FEATURES: u32 = 30;
+
+/// Protocol features offered to every frontend.
+///
+/// CONFIG: QEMU's virtio-net asks its backend for no config space. QEMU 7.2 then prints one warning
+/// ("vhost-user backend supports VHOST_USER_PROTOCOL_F_CONFIG but QEMU does not"), leaves the bit out and
+/// goes on. Other frontends (crosvm, cloud-hypervisor) take MAC, MTU and the number of queues from it.
+pub const PROTOCOL: Protocol = Protocol::MQ
+    .union(Protocol::REPLY_ACK)
+    .union(Protocol::CONFIG)
+    .union(Protocol::CONFIGURE_MEM_SLOTS)
+    .union(Protocol::RESET_DEVICE);
+
+const ALWAYS: [u32; 8] = [
+    VIRTIO_F_VERSION_1,
+    VIRTIO_F_ANY_LAYOUT,
+    VIRTIO_RING_F_INDIRECT_DESC,
+    VIRTIO_RING_F_EVENT_IDX,
+    VIRTIO_NET_F_MRG_RXBUF,
+    // These two are about the config space: QEMU and virtio-user provide their own, others pass ours on.
+    VIRTIO_NET_F_MAC,
+    VIRTIO_NET_F_STATUS,
+    PROTOCOL_FEATURES,
+];
+
+/// Virtio features offered.
+///
+/// VIRTIO_NET_F_MQ asks for VIRTIO_NET_F_CTRL_VQ (virtio 1.2, 5.1.3.1), so both are offered together, as
+/// rte_vhost does. The control queue itself is the VMM's in every vhost-user frontend for net we know (QEMU,
+/// virtio-user and cloud-hypervisor answer it and send SET_VRING_ENABLE): its ring is never ours.
+pub fn offered(options: &DeviceOptions) -> u64 {
+    let more_queues = (options.rings() > 2).then_some([VIRTIO_NET_F_MQ, VIRTIO_NET_F_CTRL_VQ]);
+    let mtu = options.mtu.map(|_| VIRTIO_NET_F_MTU);
+    let bits = ALWAYS.into_iter().chain(more_queues.into_iter().flatten()).chain(mtu);
+    bits.fold(0, |features, bit| features | 1 << bit)
+}
+
+/// The bits of `acked` that are not in `offered`: none, if a frontend keeps to the protocol.
+pub fn never_offered(acked: u64, offered: u64) -> u64 {
+    acked & !offered
+}
+
+/// Whether `features` has `bit`.
+pub fn has(features: u64, bit: u32) -> bool {
+    features & 1 << bit != 0
+}
+
+/// Bytes of the header in front of each packet (virtio 1.2, 5.1.6): 12, or 10 for a legacy guest without
+/// mergeable buffers.
+pub fn header_len(features: u64) -> usize {
+    if has(features, VIRTIO_F_VERSION_1) || has(features, VIRTIO_NET_F_MRG_RXBUF) { 12 } else { 10 }
+}
+
+const NAMES: [(u32, &str); 33] = [
+    (0, "VIRTIO_NET_F_CSUM"),
+    (1, "VIRTIO_NET_F_GUEST_CSUM"),
+    (2, "VIRTIO_NET_F_CTRL_GUEST_OFFLOADS"),
+    (3, "VIRTIO_NET_F_MTU"),
+    (5, "VIRTIO_NET_F_MAC"),
+    (6, "VIRTIO_NET_F_GSO"),
+    (7, "VIRTIO_NET_F_GUEST_TSO4"),
+    (8, "VIRTIO_NET_F_GUEST_TSO6"),
+    (9, "VIRTIO_NET_F_GUEST_ECN"),
+    (10, "VIRTIO_NET_F_GUEST_UFO"),
+    (11, "VIRTIO_NET_F_HOST_TSO4"),
+    (12, "VIRTIO_NET_F_HOST_TSO6"),
+    (13, "VIRTIO_NET_F_HOST_ECN"),
+    (14, "VIRTIO_NET_F_HOST_UFO"),
+    (15, "VIRTIO_NET_F_MRG_RXBUF"),
+    (16, "VIRTIO_NET_F_STATUS"),
+    (17, "VIRTIO_NET_F_CTRL_VQ"),
+    (18, "VIRTIO_NET_F_CTRL_RX"),
+    (21, "VIRTIO_NET_F_GUEST_ANNOUNCE"),
+    (22, "VIRTIO_NET_F_MQ"),
+    (23, "VIRTIO_NET_F_CTRL_MAC_ADDR"),
+    (24, "VIRTIO_F_NOTIFY_ON_EMPTY"),
+    (26, "VHOST_F_LOG_ALL"),
+    (27, "VIRTIO_F_ANY_LAYOUT"),
+    (28, "VIRTIO_RING_F_INDIRECT_DESC"),
+    (29, "VIRTIO_RING_F_EVENT_IDX"),
+    (30, "VHOST_USER_F_PROTOCOL_FEATURES"),
+    (32, "VIRTIO_F_VERSION_1"),
+    (33, "VIRTIO_F_ACCESS_PLATFORM"),
+    (34, "VIRTIO_F_RING_PACKED"),
+    (35, "VIRTIO_F_IN_ORDER"),
+    (36, "VIRTIO_F_ORDER_PLATFORM"),
+    (38, "VIRTIO_F_NOTIFICATION_DATA"),
+];
+
+/// Names of virtio feature bits, lowest first; a bit without a name is `bit N`.
+pub fn feature_names(features: u64) -> Vec<String> {
+    let name = |bit| NAMES.iter().find(|(named, _)| *named == bit).map(|(_, name)| name.to_string());
+    let bits = (0..64).filter(|bit| has(features, *bit));
+    bits.map(|bit| name(bit).unwrap_or_else(|| format!("bit {bit}"))).collect()
+}
+
+/// Names of protocol feature bits, lowest first, as the vhost-user specification spells them.
+pub fn protocol_feature_names(features: u64) -> Vec<String> {
+    let bits = (0..64).filter(|bit| has(features, *bit));
+    let name = |bit| {
+        let known = Protocol::from_bits(1u64 << bit)?;
+        known.iter_names().next().map(|(name, _)| format!("VHOST_USER_PROTOCOL_F_{name}"))
+    };
+    bits.map(|bit| name(bit).unwrap_or_else(|| format!("bit {bit}"))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(queue_pairs: u16, mtu: Option<u16>) -> DeviceOptions {
+        DeviceOptions { name: "vm".into(), queue_pairs, mac: [2, 0, 0, 0, 0, 1], mtu }
+    }
+
+    #[test]
+    fn offers_what_is_served_and_no_more() {
+        let one = offered(&options(1, None));
+        assert_eq!(
+            feature_names(one),
+            [
+                "VIRTIO_NET_F_MAC",
+                "VIRTIO_NET_F_MRG_RXBUF",
+                "VIRTIO_NET_F_STATUS",
+                "VIRTIO_F_ANY_LAYOUT",
+                "VIRTIO_RING_F_INDIRECT_DESC",
+                "VIRTIO_RING_F_EVENT_IDX",
+                "VHOST_USER_F_PROTOCOL_FEATURES",
+                "VIRTIO_F_VERSION_1",
+            ]
+        );
+        let more = offered(&options(2, Some(9000)));
+        assert_eq!(
+            feature_names(more & !one),
+            ["VIRTIO_NET_F_MTU", "VIRTIO_NET_F_CTRL_VQ", "VIRTIO_NET_F_MQ"]
+        );
+        assert_eq!(never_offered(more, one), more & !one);
+        assert_eq!(never_offered(one, more), 0);
+    }
+
+    #[test]
+    fn names_every_protocol_feature_and_unknown_bits() {
+        assert_eq!(
+            protocol_feature_names(PROTOCOL.bits() | 1 << 63),
+            [
+                "VHOST_USER_PROTOCOL_F_MQ",
+                "VHOST_USER_PROTOCOL_F_REPLY_ACK",
+                "VHOST_USER_PROTOCOL_F_CONFIG",
+                "VHOST_USER_PROTOCOL_F_RESET_DEVICE",
+                "VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS",
+                "bit 63",
+            ]
+        );
+        assert_eq!(feature_names(1 << 50), ["bit 50"]);
+    }
+
+    #[test]
+    fn the_header_is_short_for_legacy_guests_only() {
+        assert_eq!(header_len(0), 10);
+        assert_eq!(header_len(1 << VIRTIO_NET_F_MRG_RXBUF), 12);
+        assert_eq!(header_len(1 << VIRTIO_F_VERSION_1), 12);
+    }
+}

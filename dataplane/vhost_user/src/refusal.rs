@@ -1,0 +1,83 @@
+//! Why a message was not carried out, and the log of it.
+
+use std::collections::HashSet;
+use std::mem::{Discriminant, discriminant};
+
+use tracing::warn;
+use virtqueue::{NotifyError, SetupError};
+
+use crate::memory::MapError;
+
+/// Why a message was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Refused {
+    #[error("not served, and not offered")]
+    NotServed,
+    #[error("marked as a reply")]
+    Reply,
+    #[error("{found} bytes of payload")]
+    Payload { found: usize },
+    #[error("{found} file descriptors attached")]
+    Fds { found: usize },
+    #[error("more file descriptors attached than this process can have open")]
+    FdsLost,
+    #[error("protocol feature {0} was not acknowledged")]
+    Inactive(String),
+    #[error("rejected by the vhost crate: {0}")]
+    Malformed(vhost::vhost_user::Error),
+    #[error("the session has an owner already")]
+    Owned,
+    #[error("features never offered: {}", .0.join(", "))]
+    NeverOffered(Vec<String>),
+    #[error("features cannot change while ring {ring} runs")]
+    FeaturesRunning { ring: u16 },
+    #[error("ring {ring} is none of the {rings} offered")]
+    NoSuchRing { ring: u32, rings: u16 },
+    #[error("ring {ring} is running")]
+    Running { ring: u16 },
+    #[error("ring {ring}: {num} entries are not a power of two from 1 to 32768")]
+    Size { ring: u16, num: u32 },
+    #[error("ring {ring}: base {base:#x} is no index of a split ring")]
+    Base { ring: u16, base: u32 },
+    #[error("ring {ring}: logging was not negotiated")]
+    Log { ring: u16 },
+    #[error("ring {ring}: {cause}")]
+    Notifier { ring: u16, cause: NotifyError },
+    #[error("ring {ring}: enabled with {value}, which is neither 0 nor 1")]
+    Enable { ring: u16, value: u32 },
+    #[error("rings are enabled and disabled with VHOST_USER_F_PROTOCOL_FEATURES only")]
+    EnableInactive,
+    #[error("ring {ring} cannot start: {cause}")]
+    Setup { ring: u16, cause: SetupError },
+    #[error(transparent)]
+    Memory(#[from] MapError),
+    #[error("config space has no {len} bytes at {offset}")]
+    ConfigRange { offset: u32, len: usize },
+    #[error("config space is read-only at {offset}, {len} bytes")]
+    ConfigReadOnly { offset: u32, len: usize },
+}
+
+type Kind = (&'static str, Discriminant<Refused>, Option<Discriminant<MapError>>);
+
+/// The log of one session: one line per message and cause, however often it is repeated.
+pub(crate) struct Journal {
+    guest: String,
+    said: HashSet<Kind>,
+}
+
+impl Journal {
+    pub fn new(guest: &str) -> Journal {
+        Journal { guest: guest.to_owned(), said: HashSet::new() }
+    }
+
+    /// Notes that `message` was refused.
+    pub fn refused(&mut self, message: &'static str, cause: &Refused) {
+        let detail = match cause {
+            Refused::Memory(cause) => Some(discriminant(cause)),
+            _ => None,
+        };
+        if self.said.insert((message, discriminant(cause), detail)) {
+            warn!(guest = self.guest, message, "refused: {cause}");
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! Eventfds shared with the frontend: kick, call and error.
+
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+
+/// A descriptor that cannot serve as kick, call or error eventfd.
+#[derive(Debug, thiserror::Error)]
+pub enum NotifyError {
+    /// Some other kind of file: writing to it could block or do anything.
+    #[error("the descriptor is no eventfd but {0}")]
+    NotEventFd(String),
+    /// The kernel refused to look at it or to make it non-blocking.
+    #[error("the descriptor cannot be prepared: {0}")]
+    Io(#[from] std::io::Error),
+}
+
+/// A shared, non-blocking eventfd.
+#[derive(Clone, Debug)]
+pub struct Notifier(Arc<OwnedFd>);
+
+impl Notifier {
+    /// Takes a descriptor that a frontend sent. It must be an eventfd, and is made non-blocking.
+    pub fn new(file: File) -> Result<Notifier, NotifyError> {
+        let link = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+        let kind = link.to_string_lossy();
+        if !kind.starts_with("anon_inode:[eventfd") {
+            return Err(NotifyError::NotEventFd(kind.into_owned()));
+        }
+        let flags = fcntl(&file, FcntlArg::F_GETFL).map_err(std::io::Error::from)?;
+        let flags = OFlag::from_bits_retain(flags) | OFlag::O_NONBLOCK;
+        fcntl(&file, FcntlArg::F_SETFL(flags)).map_err(std::io::Error::from)?;
+        Ok(Notifier(Arc::new(file.into())))
+    }
+
+    /// Adds one to the eventfd. A full counter means the other side has yet to look: nothing is lost.
+    #[inline]
+    pub fn signal(&self) {
+        let _ = nix::unistd::write(&*self.0, &1u64.to_ne_bytes());
+    }
+}
+
+impl AsFd for Notifier {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::eventfd::EventFd;
+
+    #[test]
+    fn takes_eventfds_only() {
+        let refused = Notifier::new(File::open("/dev/null").unwrap()).unwrap_err();
+        assert_eq!(refused.to_string(), "the descriptor is no eventfd but /dev/null");
+    }
+
+    #[test]
+    fn never_blocks_on_a_full_counter() {
+        let eventfd = EventFd::from_value(0).unwrap();
+        let notifier = Notifier::new(File::from(eventfd.as_fd().try_clone_to_owned().unwrap())).unwrap();
+        eventfd.write(u64::MAX - 1).unwrap();
+        notifier.signal();
+        assert_eq!(eventfd.read().unwrap(), u64::MAX - 1);
+        notifier.signal();
+        assert_eq!(eventfd.read().unwrap(), 1);
+    }
+}

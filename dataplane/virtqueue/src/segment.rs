@@ -1,0 +1,148 @@
+//! Pieces of guest memory that a chain is made of, and a cursor that copies through them.
+#![allow(unsafe_code)] // guest memory is shared with a running guest: it is only ever copied by raw pointer
+
+use std::marker::PhantomData;
+
+/// A contiguous piece of guest memory that belongs to a chain taken from a ring.
+///
+/// The guest may write to it at any time: it can be copied, never borrowed.
+#[derive(Clone, Copy, Debug)]
+pub struct Segment {
+    ptr: *mut u8,
+    len: u32,
+}
+
+impl Segment {
+    /// # Safety
+    ///
+    /// `ptr .. ptr + len` must be mapped for as long as the segment is used; the ring lends segments no
+    /// longer than it keeps the memory table alive.
+    #[inline(always)]
+    pub(crate) unsafe fn new(ptr: *mut u8, len: u32) -> Segment {
+        Segment { ptr, len }
+    }
+
+    pub(crate) const EMPTY: Segment = Segment { ptr: std::ptr::null_mut(), len: 0 };
+
+    #[cfg(test)]
+    pub(crate) fn ptr(&self) -> *mut u8 {
+        self.ptr
+    }
+
+    /// Bytes in the segment.
+    #[inline(always)]
+    #[allow(clippy::len_without_is_empty)] // a ring never lends an empty segment
+    pub fn len(&self) -> usize {
+        self.len as usize
+    }
+}
+
+/// Copies bytes out of or into the segments of one chain, from front to back.
+pub struct Cursor<'a> {
+    at: *mut u8,
+    left: usize,
+    rest: &'a [Segment],
+    lent: PhantomData<&'a Segment>,
+}
+
+impl<'a> Cursor<'a> {
+    /// A cursor at the first byte of `segments`.
+    #[inline(always)]
+    pub fn new(segments: &'a [Segment]) -> Cursor<'a> {
+        match segments {
+            [first, rest @ ..] => Cursor { at: first.ptr, left: first.len(), rest, lent: PhantomData },
+            [] => Cursor { at: std::ptr::null_mut(), left: 0, rest: &[], lent: PhantomData },
+        }
+    }
+
+    /// Copies the next `to.len()` bytes out of guest memory; returns how many there were.
+    #[inline(always)]
+    pub fn read(&mut self, to: &mut [u8]) -> usize {
+        self.pass(to.len(), |at, done, n| {
+            // SAFETY: `at` has n mapped bytes (the segment's rest), and done + n is within `to`. Guest
+            // memory and our own do not overlap.
+            unsafe { std::ptr::copy_nonoverlapping(at, to.as_mut_ptr().add(done), n) }
+        })
+    }
+
+    /// Copies `from` into guest memory; returns how many bytes there was room for.
+    #[inline(always)]
+    pub fn write(&mut self, from: &[u8]) -> usize {
+        self.pass(from.len(), |at, done, n| {
+            // SAFETY: as in `read`, in the other direction.
+            unsafe { std::ptr::copy_nonoverlapping(from.as_ptr().add(done), at, n) }
+        })
+    }
+
+    /// Moves on by `len` bytes; returns how many there were.
+    #[inline(always)]
+    pub fn skip(&mut self, len: usize) -> usize {
+        self.pass(len, |_, _, _| {})
+    }
+
+    /// Moves on by `len` bytes, showing each contiguous piece as (guest memory, bytes before it, length).
+    #[inline(always)]
+    fn pass(&mut self, len: usize, mut piece: impl FnMut(*mut u8, usize, usize)) -> usize {
+        if len <= self.left {
+            piece(self.at, 0, len);
+            self.advance(len);
+            return len;
+        }
+        let mut done = 0;
+        loop {
+            let n = self.left.min(len - done);
+            piece(self.at, done, n);
+            self.advance(n);
+            done += n;
+            if done == len {
+                return done;
+            }
+            let [first, rest @ ..] = self.rest else {
+                return done;
+            };
+            (self.at, self.left, self.rest) = (first.ptr, first.len(), rest);
+        }
+    }
+
+    #[inline(always)]
+    fn advance(&mut self, n: usize) {
+        // SAFETY: n is at most what is left of the segment, so `at` stays inside it or one past its end.
+        self.at = unsafe { self.at.add(n) };
+        self.left -= n;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn segments(parts: &mut [Vec<u8>]) -> Vec<Segment> {
+        // SAFETY: the vectors outlive the segments in each test and are not touched meanwhile.
+        parts.iter_mut().map(|part| unsafe { Segment::new(part.as_mut_ptr(), part.len() as u32) }).collect()
+    }
+
+    #[test]
+    fn reads_across_any_layout() {
+        let mut parts = vec![vec![1, 2, 3], vec![4], vec![5, 6, 7, 8]];
+        let segments = segments(&mut parts);
+        let mut cursor = Cursor::new(&segments);
+        let mut head = [0; 2];
+        assert_eq!((cursor.read(&mut head), head), (2, [1, 2]));
+        assert_eq!(cursor.skip(1), 1);
+        let mut rest = [0; 9];
+        assert_eq!(cursor.read(&mut rest), 5);
+        assert_eq!(rest[..5], [4, 5, 6, 7, 8]);
+        assert_eq!(cursor.read(&mut rest), 0);
+        assert_eq!(Cursor::new(&[]).read(&mut rest), 0);
+    }
+
+    #[test]
+    fn writes_across_segments_and_stops_at_the_end() {
+        let mut parts = vec![vec![0; 2], vec![0; 3]];
+        let segments = segments(&mut parts);
+        let mut cursor = Cursor::new(&segments);
+        assert_eq!(cursor.write(&[1]), 1);
+        assert_eq!(cursor.write(&[2, 3, 4, 5, 6, 7]), 4);
+        assert_eq!(parts, [vec![1, 2], vec![3, 4, 5]]);
+    }
+}

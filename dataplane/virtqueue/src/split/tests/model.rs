@@ -1,0 +1,467 @@
+//! Random guests: well-behaved ones against a reference, and garbage.
+
+use std::collections::VecDeque;
+
+use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
+
+use super::*;
+use crate::testing::*;
+
+/// Each descriptor has a slice of memory of its own; one of them lies across the seam.
+const STRIDE: u64 = 96;
+const BUFFERS: u64 = SEAM - 700;
+const TABLES: u64 = SEAM + 0x4000;
+
+fn runs(cases: u32) -> ProptestConfig {
+    let cases = if cfg!(miri) { 8 } else { cases };
+    let failure_persistence: Option<Box<dyn proptest::test_runner::FailurePersistence>> =
+        if cfg!(miri) { None } else { Some(Box::new(FileFailurePersistence::Off)) };
+    ProptestConfig { cases, failure_persistence, ..ProptestConfig::default() }
+}
+
+/// A chain to post: the lengths of its buffers, and how many of them are behind an indirect table.
+#[derive(Clone, Debug)]
+struct Layout {
+    lens: Vec<u32>,
+    indirect: usize,
+}
+
+fn layouts() -> impl Strategy<Value = Layout> {
+    (prop::collection::vec(0..STRIDE as u32, 1..6), 0..6usize)
+        .prop_map(|(lens, indirect)| Layout { indirect: indirect.min(lens.len()), lens })
+}
+
+/// The guest's half of the reference: which descriptors are free, and what was posted in them.
+struct Poster {
+    driver: Driver,
+    free: Vec<u16>,
+    /// Posted and not yet returned: head, its descriptors, its buffers.
+    posted: Vec<(u16, Vec<u16>, Vec<Buf>)>,
+}
+
+impl Poster {
+    fn new(size: u16, features: u64, start: u16) -> Poster {
+        let driver = Driver::new(size, features).at_index(start);
+        Poster { driver, free: (0..size).rev().collect(), posted: Vec::new() }
+    }
+
+    /// Links a chain of `layout` in free descriptors; `None` if there are too few. `fill` sees its buffers
+    /// before it is published.
+    fn post(&mut self, layout: &Layout, flags: u16, fill: impl FnOnce(&Guest, &[Buf])) -> Option<u16> {
+        let direct = layout.lens.len() - layout.indirect;
+        let needed = direct + usize::from(layout.indirect > 0);
+        if needed > self.free.len() || layout.indirect > usize::from(self.driver.size) {
+            return None;
+        }
+        let slots = self.free.split_off(self.free.len() - needed);
+        let head = slots[0];
+        // Buffers of a table lie in the slice of the descriptor that names it, so they must share it.
+        let last = *slots.last().unwrap();
+        let mut shared = BUFFERS + STRIDE * u64::from(last);
+        let buf = |(i, len): (usize, &u32)| {
+            if i < direct {
+                return Buf { addr: BUFFERS + STRIDE * u64::from(slots[i]), len: *len, flags };
+            }
+            let len = len / layout.indirect as u32;
+            shared += u64::from(len);
+            Buf { addr: shared - u64::from(len), len, flags }
+        };
+        let bufs: Vec<Buf> = layout.lens.iter().enumerate().map(buf).collect();
+        fill(&self.driver.guest, &bufs);
+        let mut chain = bufs[..direct].to_vec();
+        if layout.indirect > 0 {
+            let at = TABLES + (16 * u64::from(self.driver.size) + 16) * u64::from(last) + u64::from(head) % 3;
+            chain.push(self.driver.table(at, &bufs[direct..]));
+        }
+        self.driver.post(&slots, &chain);
+        self.posted.push((head, slots, bufs));
+        Some(head)
+    }
+
+    /// Takes back what is used: each chain once, each known. Returns (head, length, buffers).
+    fn collect(&mut self) -> Vec<(u16, u32, Vec<Buf>)> {
+        let used = self.driver.used();
+        let back = |(id, len): (u32, u32)| {
+            let at = self.posted.iter().position(|(head, ..)| u32::from(*head) == id);
+            let (head, slots, bufs) = self.posted.remove(at.expect("a chain that is not posted was used"));
+            self.free.extend(slots);
+            (head, len, bufs)
+        };
+        used.into_iter().map(back).collect()
+    }
+}
+
+#[derive(Clone, Debug)]
+enum SendOp {
+    Post(Layout),
+    /// Take up to so many chains.
+    Take(u16),
+    /// Complete so many of the chains held, from a random place on.
+    Complete(u16, usize),
+    Publish,
+    /// Where the driver wants its next call, relative to what it has seen.
+    WantCall(i16),
+    Kicks(bool),
+    /// Give back all chains, stop the ring, start another.
+    Restart,
+}
+
+fn send_ops() -> impl Strategy<Value = SendOp> {
+    prop_oneof![
+        6 => layouts().prop_map(SendOp::Post),
+        4 => (1..20u16).prop_map(SendOp::Take),
+        4 => (1..9u16, any::<usize>()).prop_map(|(n, at)| SendOp::Complete(n, at)),
+        3 => Just(SendOp::Publish),
+        1 => (-3..6i16).prop_map(SendOp::WantCall),
+        1 => any::<bool>().prop_map(SendOp::Kicks),
+        1 => Just(SendOp::Restart),
+    ]
+}
+
+fn features(event_idx: bool) -> u64 {
+    F_INDIRECT | if event_idx { F_EVENT_IDX } else { 0 }
+}
+
+proptest! {
+    #![proptest_config(runs(256))]
+
+    /// What the driver sends arrives complete and in order; each chain comes back once, with the length we
+    /// gave; calls come when wished for.
+    #[test]
+    fn everything_sent_arrives_once_and_in_order(
+        order in 0..6u32, start: u16, event_idx: bool, ops in prop::collection::vec(send_ops(), 1..120),
+    ) {
+        let mut guest = Poster::new(1 << order, features(event_idx), start);
+        let mut ring = guest.driver.start();
+        let (mut seed, mut used_at, mut first) = (0, start, true);
+        let mut wish = 0;
+        let mut sent: VecDeque<(u16, Vec<u8>)> = VecDeque::new();
+        let mut held: Vec<u16> = Vec::new();
+        let mut completed: Vec<(u16, u32)> = Vec::new();
+        for op in ops {
+            match op {
+                SendOp::Post(layout) => {
+                    let mut content = Vec::new();
+                    let fill = |guest: &Guest, bufs: &[Buf]| for buf in bufs {
+                        seed += 1;
+                        let bytes = pattern(seed, buf.len as usize);
+                        guest.write(buf.addr, &bytes);
+                        content.extend(bytes);
+                    };
+                    if let Some(head) = guest.post(&layout, 0, fill) {
+                        sent.push_back((head, content));
+                    }
+                }
+                SendOp::Take(n) => {
+                    let n = ring.available(n).unwrap().min(n);
+                    prop_assert!(usize::from(n) <= sent.len());
+                    for _ in 0..n {
+                        let (head, len, content) = take(&mut ring).unwrap();
+                        prop_assert_eq!(len as usize, content.len());
+                        prop_assert_eq!((head, content), sent.pop_front().unwrap());
+                        held.push(head);
+                    }
+                }
+                SendOp::Complete(n, at) => for _ in 0..n.min(held.len() as u16) {
+                    let head = held.swap_remove(at % held.len());
+                    let len = u32::from(head) * 7 + completed.len() as u32;
+                    ring.complete(head, len);
+                    completed.push((head, len));
+                },
+                SendOp::Publish => {
+                    let n = completed.len() as u16;
+                    let wanted = if !event_idx { n > 0 } else { n > 0 && first || (0..n).any(|i| used_at.wrapping_add(i) == wish) };
+                    let call = ring.publish();
+                    first &= n == 0;
+                    used_at = used_at.wrapping_add(n);
+                    if !cfg!(miri) {
+                        prop_assert_eq!(call == Call::Sent, wanted);
+                        prop_assert_eq!(guest.driver.calls(0), u64::from(wanted));
+                    }
+                    let back: Vec<_> = guest.collect().into_iter().map(|(head, len, _)| (head, len)).collect();
+                    prop_assert_eq!(back, std::mem::take(&mut completed));
+                }
+                SendOp::WantCall(ahead) => {
+                    wish = guest.driver.seen.wrapping_add_signed(ahead);
+                    guest.driver.set_used_event(wish);
+                }
+                SendOp::Kicks(wanted) => {
+                    ring.set_kicks(wanted);
+                    let old = guest.driver.avail;
+                    let news = ring.has_news();
+                    if guest.post(&Layout { lens: vec![0], indirect: 0 }, 0, |_, _| ()).is_some() {
+                        sent.push_back((*guest.posted.last().map(|(head, ..)| head).unwrap(), vec![]));
+                        // Whoever waits after asking is woken; whoever does not want to be, is not.
+                        prop_assert_eq!(guest.driver.would_kick(old) || news, wanted || news);
+                    }
+                }
+                SendOp::Restart => {
+                    for head in held.drain(..) {
+                        ring.complete(head, 1);
+                        completed.push((head, 1));
+                    }
+                    ring.publish();
+                    guest.driver.calls(0);
+                    used_at = used_at.wrapping_add(completed.len() as u16);
+                    let back: Vec<_> = guest.collect().into_iter().map(|(head, len, _)| (head, len)).collect();
+                    prop_assert_eq!(back, std::mem::take(&mut completed));
+                    ring = guest.driver.start_at(ring.base() as u16);
+                    first = true;
+                }
+            }
+            let taken = guest.driver.avail.wrapping_sub(sent.len() as u16);
+            prop_assert_eq!(ring.base(), u32::from(taken));
+            prop_assert_eq!(ring.violation(), None);
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+enum ReceiveOp {
+    Post(Layout),
+    /// A packet of so many bytes, and in so many chains at most.
+    Packet(u32, u16),
+    Publish,
+    Restart,
+}
+
+fn receive_ops() -> impl Strategy<Value = ReceiveOp> {
+    prop_oneof![
+        6 => layouts().prop_map(ReceiveOp::Post),
+        4 => (HEADER..300u32, 1..5u16).prop_map(|(len, chains)| ReceiveOp::Packet(len, chains)),
+        2 => Just(ReceiveOp::Publish),
+        1 => Just(ReceiveOp::Restart),
+    ]
+}
+
+const HEADER: u32 = 12;
+
+proptest! {
+    #![proptest_config(runs(256))]
+
+    /// Every packet arrives whole and in order in the chains the reference says, or nothing is taken.
+    #[test]
+    fn everything_received_is_whole_and_in_order(
+        order in 0..6u32, start: u16, event_idx: bool, ops in prop::collection::vec(receive_ops(), 1..120),
+    ) {
+        let size = 1 << order;
+        let mut guest = Poster::new(size, features(event_idx), start);
+        let mut ring = guest.driver.start();
+        let mut rooms: VecDeque<(u16, u32)> = VecDeque::new();
+        let mut due: Vec<(u16, u32)> = Vec::new();
+        let (mut seed, mut packets) = (0, Vec::new());
+        for op in ops {
+            match op {
+                ReceiveOp::Post(mut layout) => {
+                    // Room for the header in any place of the chain.
+                    layout.lens[0] = layout.lens[0].max(if layout.indirect > 0 { 90 } else { 20 });
+                    let mut room = 0;
+                    let sum = |_: &Guest, bufs: &[Buf]| room = bufs.iter().map(|buf| buf.len).sum();
+                    if let Some(head) = guest.post(&layout, WRITE, sum) {
+                        rooms.push_back((head, room));
+                    }
+                }
+                ReceiveOp::Packet(len, chains) => {
+                    let (mut sum, mut needed) = (0, 0);
+                    while sum < len && needed < rooms.len() && needed < usize::from(chains) {
+                        sum += rooms[needed].1;
+                        needed += 1;
+                    }
+                    let first = rooms.iter().take(needed).position(|(_, room)| *room < HEADER);
+                    prop_assert_eq!(first, None, "the test posted a runt");
+                    let expected = if sum >= len {
+                        Reservation::Ready(needed as u16)
+                    } else if needed == usize::from(chains) || needed == usize::from(size) {
+                        Reservation::TooSmall
+                    } else {
+                        Reservation::Short
+                    };
+                    let before = ring.base();
+                    let outcome = ring.reserve(len, HEADER, chains).unwrap();
+                    prop_assert_eq!(outcome, expected);
+                    if !matches!(outcome, Reservation::Ready(_)) {
+                        prop_assert_eq!((ring.base(), ring.segments().len()), (before, 0));
+                        continue;
+                    }
+                    seed += 1;
+                    let packet = pattern(seed, len as usize);
+                    prop_assert_eq!(Cursor::new(ring.segments()).write(&packet), len as usize);
+                    packets.push(packet);
+                    let mut left = len;
+                    for (head, room) in rooms.drain(..needed) {
+                        due.push((head, room.min(left)));
+                        left -= room.min(left);
+                    }
+                }
+                ReceiveOp::Publish | ReceiveOp::Restart => {
+                    ring.publish();
+                    guest.driver.calls(0);
+                    let mut arrived = Vec::new();
+                    for (head, len, bufs) in guest.collect() {
+                        prop_assert!(!due.is_empty());
+                        prop_assert_eq!((head, len), due.remove(0));
+                        let mut left = len as usize;
+                        for buf in bufs {
+                            let n = left.min(buf.len as usize);
+                            arrived.extend(guest.driver.guest.read(buf.addr, n));
+                            left -= n;
+                        }
+                    }
+                    prop_assert!(due.is_empty());
+                    prop_assert_eq!(arrived, packets.drain(..).flatten().collect::<Vec<u8>>());
+                    if let ReceiveOp::Restart = op {
+                        ring = guest.driver.start_at(ring.base() as u16);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Guest addresses a hostile guest would think of.
+fn addrs() -> impl Strategy<Value = u64> {
+    let edges = prop::sample::select(vec![
+        0,
+        RINGS,
+        RINGS + 16,
+        RINGS + 128,
+        DATA,
+        SEAM,
+        HOLE,
+        DATA + USER,
+        u64::MAX,
+    ]);
+    prop_oneof![
+        4 => DATA..HOLE,
+        4 => (edges, -70..70i64).prop_map(|(edge, off)| edge.wrapping_add_signed(off)),
+        1 => any::<u64>(),
+    ]
+}
+
+fn descs(size: u16) -> impl Strategy<Value = (Buf, u16)> {
+    let lens = prop_oneof![
+        4 => 0..200u32,
+        3 => (0..10u32).prop_map(|n| n * 16),
+        1 => prop::sample::select(vec![0xffff, 0x1_0000, 0x8000_0000, u32::MAX]),
+        1 => any::<u32>(),
+    ];
+    let flags = prop_oneof![9 => 0..8u16, 1 => any::<u16>()];
+    let next = prop_oneof![9 => 0..size + 1, 1 => any::<u16>()];
+    (addrs(), lens, flags, next).prop_map(|(addr, len, flags, next)| (Buf { addr, len, flags }, next))
+}
+
+#[derive(Clone, Debug)]
+enum Mischief {
+    Desc(u16, (Buf, u16)),
+    /// A descriptor where indirect tables may be.
+    TableEntry(u64, (Buf, u16)),
+    Avail(u16, u16),
+    Index(i16),
+    UsedIndex(u16),
+    Event(u16),
+    /// Eight bytes anywhere in the ring's memory.
+    Bytes(u64, u64),
+    Take(u16),
+    Reserve(u32, u16),
+    Publish,
+    Kicks(bool),
+}
+
+fn mischief(size: u16) -> impl Strategy<Value = Mischief> {
+    use Mischief::*;
+    prop_oneof![
+        8 => (0..size, descs(size)).prop_map(|(at, desc)| Desc(at, desc)),
+        4 => (0..64u64, descs(size)).prop_map(|(at, desc)| TableEntry(at, desc)),
+        4 => (0..size, prop_oneof![9 => 0..size, 1 => any::<u16>()]).prop_map(|(at, head)| Avail(at, head)),
+        4 => prop_oneof![9 => 0..4i16, 1 => any::<i16>()].prop_map(Index),
+        1 => any::<u16>().prop_map(UsedIndex),
+        1 => any::<u16>().prop_map(Event),
+        2 => (0..200u64, any::<u64>()).prop_map(|(at, bytes)| Bytes(at, bytes)),
+        8 => (1..9u16).prop_map(Take),
+        6 => (0..400u32, 0..9u16).prop_map(|(len, chains)| Reserve(len, chains)),
+        2 => Just(Publish),
+        1 => any::<bool>().prop_map(Kicks),
+    ]
+}
+
+proptest! {
+    #![proptest_config(runs(1024))]
+
+    /// Whatever is in the ring's memory: no panic, nothing lent outside guest memory, what is lent has the
+    /// length that was told, nothing but the used ring is written, and a violation is the last word.
+    #[test]
+    fn garbage_is_taken_or_refused_and_never_believed(
+        size in prop::sample::select(vec![1u16, 2, 8]), features in 0..4u64, indirect_weight in 0..2u8,
+        ops in prop::collection::vec(mischief(8), 1..100),
+    ) {
+        let features = if indirect_weight == 0 { F_INDIRECT } else { features << 28 };
+        let mut driver = Driver::new(size, features);
+        let mut ring = driver.start();
+        let (mut taken, mut stopped) = (0u32, None);
+        for op in ops {
+            match op {
+                Mischief::Desc(at, (buf, next)) => driver.set_desc(at % size, buf, next),
+                Mischief::TableEntry(at, (buf, next)) => driver.set_desc_at(DATA + 8 * at, buf, next),
+                Mischief::Avail(at, head) => driver.set_avail_entry(at, head),
+                Mischief::Index(by) => {
+                    driver.avail = driver.avail.wrapping_add_signed(by);
+                    driver.set_avail_index(driver.avail);
+                }
+                Mischief::UsedIndex(index) => driver.set_used_index(index),
+                Mischief::Event(index) => driver.set_used_event(index),
+                Mischief::Bytes(at, bytes) => {
+                    let at = at % (driver.used_addr() + 6 + 8 * u64::from(size) - RINGS - 8);
+                    driver.guest.write(RINGS + at, &bytes.to_le_bytes());
+                }
+                _ => {}
+            }
+            let area = (driver.used_addr() - RINGS) as usize;
+            let before = driver.guest.read(RINGS, area);
+            let outcome = match op {
+                Mischief::Take(n) => ring.available(n).and_then(|all| {
+                    for _ in 0..all.min(n) {
+                        let (head, len, segments) = ring.take()?;
+                        let sum: usize = segments.iter().map(Segment::len).sum();
+                        assert_eq!(sum, len as usize);
+                        assert!(head < size && segments.iter().all(|segment| segment.len() > 0));
+                        ranges(&driver, &ring);
+                        // Half of them are kept for ever.
+                        taken += 1;
+                        if taken % 2 == 0 {
+                            ring.complete(head, len);
+                        }
+                    }
+                    Ok(())
+                }),
+                Mischief::Reserve(len, chains) => ring.reserve(len, 12, chains).map(|outcome| {
+                    let room: usize = ranges(&driver, &ring).iter().map(|(_, len)| len).sum();
+                    match outcome {
+                        Reservation::Ready(n) => assert!(n <= chains && room >= len as usize),
+                        _ => assert_eq!(room, 0),
+                    }
+                }),
+                Mischief::Publish => {
+                    ring.publish();
+                    Ok(())
+                }
+                Mischief::Kicks(wanted) => {
+                    ring.set_kicks(wanted);
+                    Ok(())
+                }
+                _ => Ok(()),
+            };
+            prop_assert_eq!(driver.guest.read(RINGS, area), before);
+            if let Err(violation) = outcome {
+                prop_assert_eq!(stopped, None, "a stopped ring spoke");
+                stopped = Some(violation);
+                prop_assert_eq!(driver.errors(1), 1);
+            }
+            prop_assert_eq!(ring.violation(), stopped);
+            if stopped.is_some() && taken % 3 == 0 {
+                ring = driver.start_at(driver.avail);
+                stopped = None;
+            }
+        }
+    }
+}

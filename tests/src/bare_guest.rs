@@ -1,0 +1,261 @@
+//! A frontend of our own: one queue pair, split rings in a memfd, one descriptor a buffer. Descriptor `i`
+//! is buffer `i`, and buffers are posted in order, so the k-th used entry must name descriptor `k mod size`.
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::unistd::Pid;
+use vhost::vhost_user::message::VhostUserProtocolFeatures;
+use vhost::vhost_user::{Frontend, VhostUserFrontend};
+use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
+use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
+use virtio_bindings::virtio_ring::{VRING_AVAIL_F_NO_INTERRUPT, VRING_DESC_F_WRITE};
+use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::cores;
+
+/// Virtqueue to the guest.
+pub const TO: usize = 0;
+/// Virtqueue from the guest.
+pub const FROM: usize = 1;
+/// VHOST_USER_F_PROTOCOL_FEATURES.
+const PROTOCOL_FEATURES: u32 = 30;
+/// Entries of each ring.
+const SIZE: u16 = 256;
+/// Bytes of each buffer, virtio-net header included.
+const BUFFER: u64 = 2048;
+/// virtio-net header (virtio 1.2, 5.1.6).
+const HEADER: u64 = 12;
+/// Bytes of guest memory for one ring with its buffers.
+const RING: u64 = 1 << 20;
+/// Where in it the areas are.
+const AVAIL: u64 = 0x2000;
+const USED: u64 = 0x4000;
+const BUFFERS: u64 = 0x8000;
+
+/// One virtqueue, the driver's side.
+pub struct BareRing {
+    memory: Arc<GuestMemoryMmap>,
+    base: u64,
+    /// Buffers posted, and used entries seen, modulo 2^16 as in the rings.
+    posted: u16,
+    seen: u16,
+    /// Used entries seen.
+    pub total: u64,
+    /// Used entries that were not as expected.
+    pub wrong: Vec<String>,
+    frame: Option<Vec<u8>>,
+}
+
+impl BareRing {
+    /// A ring at `base`, whose buffers hold `frame` (it sends), or room for one (it receives).
+    fn new(memory: Arc<GuestMemoryMmap>, base: u64, frame: Option<Vec<u8>>) -> BareRing {
+        let ring = BareRing { memory, base, posted: 0, seen: 0, total: 0, wrong: Vec::new(), frame };
+        let length = ring.frame.as_ref().map_or(BUFFER, |frame| HEADER + frame.len() as u64) as u32;
+        let flags = if ring.frame.is_some() { 0 } else { VRING_DESC_F_WRITE as u16 };
+        for i in 0..u64::from(SIZE) {
+            ring.write(16 * i, ring.base + BUFFERS + i * BUFFER);
+            ring.write(16 * i + 8, length);
+            ring.write(16 * i + 12, flags);
+            if let Some(frame) = &ring.frame {
+                let address = GuestAddress(ring.base + BUFFERS + i * BUFFER + HEADER);
+                ring.memory.write_slice(frame, address).expect("a buffer");
+            }
+        }
+        ring.write(AVAIL, VRING_AVAIL_F_NO_INTERRUPT as u16);
+        ring
+    }
+
+    fn write<T: vm_memory::AtomicAccess>(&self, offset: u64, value: T) {
+        let address = GuestAddress(self.base + offset);
+        self.memory.store(value, address, Ordering::Relaxed).expect("an address of a ring");
+    }
+
+    fn read<T: vm_memory::AtomicAccess>(&self, offset: u64) -> T {
+        self.memory.load(GuestAddress(self.base + offset), Ordering::Relaxed).expect("an address of a ring")
+    }
+
+    /// Posts every buffer that is free.
+    pub fn post(&mut self) {
+        let free = SIZE - self.posted.wrapping_sub(self.seen);
+        if free == 0 {
+            return;
+        }
+        for _ in 0..free {
+            let slot = u64::from(self.posted % SIZE);
+            self.write(AVAIL + 4 + 2 * slot, slot as u16);
+            if let Some(frame) = &self.frame {
+                // Frames are numbered as `frames` does: in the eight bytes behind the Ethernet header.
+                let number = self.total + u64::from(self.posted.wrapping_sub(self.seen));
+                debug_assert!(frame.len() >= 22);
+                let address = GuestAddress(self.base + BUFFERS + slot * BUFFER + HEADER + 14);
+                self.memory.write_slice(&number.to_be_bytes(), address).expect("a buffer");
+            }
+            self.posted = self.posted.wrapping_add(1);
+        }
+        let index = GuestAddress(self.base + AVAIL + 2);
+        // Release: entries and buffers are there before the index says so.
+        self.memory.store(self.posted, index, Ordering::Release).expect("the avail index");
+    }
+
+    /// Buffers posted so far, modulo 2^16.
+    pub fn posted(&self) -> u16 {
+        self.posted
+    }
+
+    /// The used index.
+    pub fn used(&self) -> u16 {
+        // Acquire: what the index says is there is read after it.
+        self.memory.load(GuestAddress(self.base + USED + 2), Ordering::Acquire).expect("the used index")
+    }
+
+    /// Looks at the used entries that are new. Whether there were any.
+    pub fn collect(&mut self) -> bool {
+        let used = self.used();
+        if used.wrapping_sub(self.seen) > self.posted.wrapping_sub(self.seen) {
+            let BareRing { posted, seen, .. } = *self;
+            self.wrong.push(format!("used index {used}, posted {posted}, seen {seen}"));
+            return false;
+        }
+        let any = used != self.seen;
+        while self.seen != used {
+            let slot = u64::from(self.seen % SIZE);
+            let id: u32 = self.read(USED + 4 + 8 * slot);
+            let length: u32 = self.read(USED + 8 + 8 * slot);
+            let length_fits = if self.frame.is_some() { length == 0 } else { u64::from(length) > HEADER };
+            if u64::from(id) != slot || !length_fits {
+                self.wrong
+                    .push(format!("used entry {}: id {id}, length {length}, expected {slot}", self.total));
+            }
+            self.seen = self.seen.wrapping_add(1);
+            self.total += 1;
+        }
+        any
+    }
+}
+
+/// A connected frontend.
+pub struct BareGuest {
+    /// Its connection.
+    pub frontend: Frontend,
+    /// [`TO`] and [`FROM`].
+    pub rings: [BareRing; 2],
+    memory: Arc<GuestMemoryMmap>,
+    kicks: [EventFd; 2],
+}
+
+impl BareGuest {
+    /// Connects, and sets up everything but the rings. Frames of `length` bytes are sent.
+    pub fn connect(socket: &Path, length: usize) -> BareGuest {
+        let file = File::from(memfd_create(c"bare guest", MFdFlags::MFD_CLOEXEC).expect("a memfd"));
+        file.set_len(2 * RING).expect("a memfd's size");
+        let region = (GuestAddress(0), 2 * RING as usize, Some(FileOffset::new(file, 0)));
+        let memory = Arc::new(GuestMemoryMmap::from_ranges_with_files([region]).expect("guest memory"));
+        let mut frame = vec![0x5a; length];
+        frame[..14].copy_from_slice(&[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x88, 0xb5]);
+        let rings = [
+            BareRing::new(memory.clone(), TO as u64 * RING, None),
+            BareRing::new(memory.clone(), FROM as u64 * RING, Some(frame)),
+        ];
+        let kicks = [(); 2].map(|()| EventFd::new(0).expect("an eventfd"));
+        let mut frontend = Frontend::connect(socket, 2).expect("a connection");
+        negotiate(&mut frontend);
+        let guest = BareGuest { frontend, rings, memory, kicks };
+        let region = guest.memory.iter().next().expect("one region");
+        let table = [VhostUserMemoryRegionInfo::from_guest_region(region).expect("a region with a file")];
+        guest.frontend.set_mem_table(&table).expect("SET_MEM_TABLE");
+        guest
+    }
+
+    /// Starts ring `index` at `base`.
+    pub fn start_ring(&mut self, index: usize, base: u16) {
+        let start = GuestAddress(self.rings[index].base);
+        let address = |offset| {
+            let address = GuestAddress(start.0 + offset);
+            self.memory.get_host_address(address).expect("an address of a ring") as u64
+        };
+        let config = VringConfigData {
+            queue_max_size: SIZE,
+            queue_size: SIZE,
+            flags: 0,
+            desc_table_addr: address(0),
+            avail_ring_addr: address(AVAIL),
+            used_ring_addr: address(USED),
+            log_addr: None,
+        };
+        let frontend = &mut self.frontend;
+        frontend.set_vring_num(index, SIZE).expect("SET_VRING_NUM");
+        frontend.set_vring_base(index, base).expect("SET_VRING_BASE");
+        frontend.set_vring_addr(index, &config).expect("SET_VRING_ADDR");
+        frontend.set_vring_kick(index, &self.kicks[index]).expect("SET_VRING_KICK");
+        frontend.set_vring_enable(index, true).expect("SET_VRING_ENABLE");
+    }
+
+    /// Starts both rings, empty.
+    pub fn start(&mut self) {
+        [TO, FROM].into_iter().for_each(|index| self.start_ring(index, 0));
+    }
+
+    /// Starts both rings and keeps them full, on a thread of its own.
+    pub fn load(mut self) -> Load {
+        self.start();
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let thread = std::thread::spawn(move || {
+            let mut core = CpuSet::new();
+            core.set(cores::other()).expect("a core");
+            sched_setaffinity(Pid::from_raw(0), &core).expect("pinned");
+            while !stopped.load(Ordering::Relaxed) {
+                if !self.turn() {
+                    std::thread::sleep(Duration::from_micros(20));
+                }
+            }
+            self
+        });
+        Load { stop, thread }
+    }
+
+    /// Collects what was used, and posts it again. Whether there was any.
+    pub fn turn(&mut self) -> bool {
+        let mut any = false;
+        for ring in &mut self.rings {
+            any |= ring.collect();
+            ring.post();
+        }
+        any
+    }
+}
+
+fn negotiate(frontend: &mut Frontend) {
+    frontend.set_owner().expect("SET_OWNER");
+    let offered = frontend.get_features().expect("GET_FEATURES");
+    let wanted = 1 << VIRTIO_F_VERSION_1 | 1 << PROTOCOL_FEATURES;
+    assert_eq!(offered & wanted, wanted, "offered: {offered:#x}");
+    frontend.set_features(wanted).expect("SET_FEATURES");
+    let offered = frontend.get_protocol_features().expect("GET_PROTOCOL_FEATURES");
+    let wanted = VhostUserProtocolFeatures::MQ | VhostUserProtocolFeatures::REPLY_ACK;
+    assert!(offered.contains(wanted), "offered: {offered:?}");
+    frontend.set_protocol_features(wanted).expect("SET_PROTOCOL_FEATURES");
+    frontend.set_hdr_flags(vhost::vhost_user::message::VhostUserHeaderFlag::NEED_REPLY);
+}
+
+/// A guest that is kept busy.
+pub struct Load {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<BareGuest>,
+}
+
+impl Load {
+    /// Leaves the rings as they are, and gives the guest back.
+    pub fn end(self) -> BareGuest {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().expect("the load")
+    }
+}

@@ -1,0 +1,19 @@
+//! Who runs where: `ringwired`'s worker polls the last core there is, testpmd the first.
+
+use nix::sched::{CpuSet, sched_getaffinity};
+use nix::unistd::Pid;
+
+fn allowed() -> Vec<usize> {
+    let set = sched_getaffinity(Pid::from_raw(0)).expect("the cores of this process");
+    (0..CpuSet::count()).filter(|core| set.is_set(*core) == Ok(true)).collect()
+}
+
+/// The core for a worker.
+pub fn worker() -> usize {
+    *allowed().last().expect("a core")
+}
+
+/// The core for everything else that polls.
+pub fn other() -> usize {
+    *allowed().first().expect("a core")
+}

@@ -1,0 +1,162 @@
+//! `ringwired` as a child, and what its API says.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use snapshot::{Guest, Nic, Port, Status};
+
+use crate::child::Child;
+use crate::wait;
+
+/// Seconds within which the daemon gets ready.
+const START: u64 = 20;
+/// An API request has this long.
+const REQUEST: Duration = Duration::from_secs(5);
+
+/// A running daemon; killed when dropped.
+pub struct Daemon {
+    /// The process.
+    pub child: Child,
+    api: PathBuf,
+}
+
+/// Where `ringwired` and `ringwire` are: `$RINGWIRE_BIN_DIR`, or beside the tests' own target directory,
+/// the release build before the debug one.
+///
+/// # Panics
+/// If they are in neither.
+pub fn program(name: &str) -> PathBuf {
+    if let Some(directory) = std::env::var_os("RINGWIRE_BIN_DIR") {
+        return PathBuf::from(directory).join(name);
+    }
+    let test = std::env::current_exe().expect("the test's own path");
+    let profile = test.parent().and_then(Path::parent).expect("target/PROFILE/deps/TEST");
+    let release = profile.with_file_name("release");
+    [release.as_path(), profile]
+        .map(|directory| directory.join(name))
+        .into_iter()
+        .find(|path| path.exists())
+        .unwrap_or_else(|| panic!("{name} is not built: cargo build --release -p ringwired -p ringwire"))
+}
+
+impl Daemon {
+    /// Starts it, and waits until its API answers.
+    pub fn start(config: &Path, api: &Path, log: &Path) -> Daemon {
+        let mut command = Command::new(program("ringwired"));
+        command.arg("--config").arg(config).env_remove("RUST_LOG");
+        let child = Child::start("ringwired", command, log);
+        let mut daemon = Daemon { child, api: api.to_owned() };
+        wait::until("ringwired gets ready", START, || {
+            let ended = daemon.child.ended();
+            assert!(ended.is_none(), "ringwired ended while starting: {ended:?}");
+            daemon.get("/v1/status")
+        });
+        daemon
+    }
+
+    /// The API's answer to `GET PATH`.
+    pub fn get(&self, path: &str) -> Result<String, String> {
+        let answer = self.request(path).map_err(|error| error.to_string())?;
+        let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(|| format!("no HTTP: {answer:?}"))?;
+        match head.split(' ').nth(1) {
+            Some("200") => Ok(body.to_owned()),
+            _ => Err(answer),
+        }
+    }
+
+    fn request(&self, path: &str) -> std::io::Result<String> {
+        let mut stream = UnixStream::connect(&self.api)?;
+        stream.set_read_timeout(Some(REQUEST))?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: ringwire\r\nConnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    }
+
+    /// Everything, now.
+    pub fn status(&self) -> Status {
+        let body = self.get("/v1/status").expect("the API's status");
+        serde_json::from_str(&body).unwrap_or_else(|error| panic!("{error} in {body}"))
+    }
+
+    /// The port called `name`, now.
+    pub fn port(&self, name: &str) -> Port {
+        let ports = self.status().ports;
+        ports.into_iter().find(|port| port.name == name).unwrap_or_else(|| panic!("a port called {name}"))
+    }
+
+    /// Waits until guest `name` is connected, or not.
+    pub fn wait_connected(&self, name: &str, connected: bool) {
+        wait::until(&format!("guest {name} is connected: {connected}"), 10, || {
+            let port = self.port(name);
+            let as_wanted = guest(&port).connected == connected;
+            if as_wanted { Ok(()) } else { Err(port.state) }
+        });
+    }
+
+    /// Waits until `count` says for `name` what is wanted, and nothing more moves.
+    pub fn wait_count(
+        &self,
+        name: &str,
+        what: &str,
+        seconds: u64,
+        wanted: u64,
+        count: impl Fn(&Port) -> u64,
+    ) {
+        wait::until(&format!("{name}: {what} = {wanted}"), seconds, || {
+            let found = count(&self.port(name));
+            if found >= wanted { Ok(()) } else { Err(format!("{found}: {}", self.summary())) }
+        });
+    }
+
+    /// One line of counters a port, for messages.
+    pub fn summary(&self) -> String {
+        let ports = self.status().ports;
+        let lines = ports.iter().map(|port| {
+            let Port { name, state, rx_packets, tx_packets, held, drops, .. } = port;
+            format!("{name} {state} rx {rx_packets} tx {tx_packets} held {held} drops {drops:?}")
+        });
+        lines.collect::<Vec<_>>().join("; ")
+    }
+
+    /// SIGTERM, and how it ended.
+    pub fn stop(&mut self, limit: Duration) -> ExitStatus {
+        self.child.signal(Signal::SIGTERM);
+        self.child.wait(limit).unwrap_or_else(|| panic!("ringwired did not end within {limit:?} of SIGTERM"))
+    }
+
+    /// Lines of its log at WARN and above.
+    pub fn complaints(&self) -> Vec<String> {
+        let log = self.child.log();
+        let bad = |line: &&str| [" WARN ", " ERROR ", "panicked"].iter().any(|mark| line.contains(mark));
+        log.lines().filter(bad).map(str::to_owned).collect()
+    }
+}
+
+/// The part of a port that only a guest has.
+pub fn guest(port: &Port) -> &Guest {
+    port.guest.as_ref().unwrap_or_else(|| panic!("{} is a guest", port.name))
+}
+
+/// The part of a port that only a nic has.
+pub fn nic(port: &Port) -> &Nic {
+    port.nic.as_ref().unwrap_or_else(|| panic!("{} is a nic", port.name))
+}
+
+/// All that were dropped after they entered at `port`.
+pub fn drops(port: &Port) -> u64 {
+    port.drops.values().sum()
+}
+
+/// What went in at one end of a wire came out of the other, is held, or was counted as dropped.
+pub fn assert_balanced(daemon: &Daemon, guest: &str, nic: &str) {
+    let (guest, nic) = (daemon.port(guest), daemon.port(nic));
+    for (from, to) in [(&guest, &nic), (&nic, &guest)] {
+        let accounted = to.tx_packets + from.held + drops(from);
+        assert_eq!(from.rx_packets, accounted, "{} -> {}: {}", from.name, to.name, daemon.summary());
+    }
+}

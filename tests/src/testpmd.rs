@@ -1,0 +1,167 @@
+//! DPDK's testpmd, steered through its prompt: as a guest (virtio-user) or as a NIC's peer.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{ChildStdin, Command};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use crate::child::Child;
+use crate::{cores, wait};
+
+/// Seconds within which it starts, and answers.
+const ANSWER: u64 = 20;
+
+/// What to start.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// Devices: port 0, port 1, ...
+    pub vdevs: Vec<String>,
+    /// Queue pairs of each port.
+    pub queues: usize,
+    /// Packet memory in MiB.
+    pub memory: usize,
+    /// Mbufs.
+    pub mbufs: usize,
+    /// Bytes of an mbuf, its 128 of headroom included.
+    pub mbuf_size: usize,
+    /// Longest frame.
+    pub max_frame: usize,
+    /// More arguments of testpmd itself.
+    pub more: Vec<String>,
+}
+
+impl Setup {
+    /// Small: for frames that fit an mbuf.
+    pub fn small(vdevs: impl IntoIterator<Item = String>) -> Setup {
+        let vdevs = vdevs.into_iter().collect();
+        Setup {
+            vdevs,
+            queues: 1,
+            memory: 64,
+            mbufs: 4096,
+            mbuf_size: 2176,
+            max_frame: 1518,
+            more: Vec::new(),
+        }
+    }
+}
+
+/// Devargs of a virtio-user port, without options.
+pub fn virtio_user(socket: &Path, queues: usize, queue_size: usize) -> String {
+    let socket = socket.display();
+    format!("net_virtio_user0,path={socket},queues={queues},queue_size={queue_size}")
+}
+
+/// Counters of one of its ports, as `show port stats` gives them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Packets it received.
+    pub rx_packets: u64,
+    /// Their bytes.
+    pub rx_bytes: u64,
+    /// Packets that found no room.
+    pub rx_missed: u64,
+    /// Broken packets.
+    pub rx_errors: u64,
+    /// Packets that found no mbuf.
+    pub rx_nombuf: u64,
+    /// Packets it sent.
+    pub tx_packets: u64,
+    /// Their bytes.
+    pub tx_bytes: u64,
+    /// Packets it could not send.
+    pub tx_errors: u64,
+}
+
+/// A running testpmd; killed when dropped.
+pub struct Testpmd {
+    /// The process.
+    pub child: Child,
+    stdin: ChildStdin,
+}
+
+impl Testpmd {
+    /// Starts it, with its threads on the core that no worker polls; it does not forward yet.
+    pub fn start(name: &str, setup: &Setup, log: &Path) -> Testpmd {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let prefix = format!("rwt-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let core = cores::other();
+        // Line by line, or its answers would stay in its buffer.
+        let mut command = Command::new("stdbuf");
+        command.args(["-oL", "dpdk-testpmd", "--no-huge", "--no-pci", "--no-telemetry"]);
+        command.args(["--lcores", &format!("0@{core},1@{core}"), "-m", &setup.memory.to_string()]);
+        command.args(["--file-prefix", &prefix]);
+        setup.vdevs.iter().for_each(|vdev| {
+            command.args(["--vdev", vdev]);
+        });
+        let queues = setup.queues;
+        command.args(["--", "-i", "--no-flush-rx", "--enable-scatter"]);
+        command.args([format!("--rxq={queues}"), format!("--txq={queues}")]);
+        command.arg(format!("--total-num-mbufs={}", setup.mbufs));
+        command.arg(format!("--mbuf-size={}", setup.mbuf_size));
+        command.arg(format!("--max-pkt-len={}", setup.max_frame));
+        command.args(&setup.more);
+        let mut child = Child::start(name, command, log);
+        let stdin = child.take_stdin();
+        let mut testpmd = Testpmd { child, stdin };
+        testpmd.wait_for(0, "testpmd> ");
+        testpmd
+    }
+
+    /// Forwards from port to port, and waits for room rather than drop.
+    pub fn forward(&mut self) {
+        self.say("set fwd io retry");
+        // For 100 s at most; then it would drop.
+        self.say("set burst tx delay 100 retry 1000000");
+        self.say("start");
+    }
+
+    /// Says something at its prompt.
+    pub fn say(&mut self, command: &str) {
+        writeln!(self.stdin, "{command}")
+            .unwrap_or_else(|error| panic!("testpmd takes no {command}: {error}"));
+    }
+
+    fn wait_for(&mut self, from: u64, text: &str) -> String {
+        wait::until(&format!("testpmd says {text:?}"), ANSWER, || {
+            let said = self.child.log_from(from);
+            if said.contains(text) {
+                return Ok(said);
+            }
+            let ended = self.child.ended();
+            assert!(ended.is_none(), "testpmd ended: {ended:?}: {said}");
+            Err(said)
+        })
+    }
+
+    /// Counters of port `port`.
+    pub fn stats(&mut self, port: usize) -> Stats {
+        let from = self.child.log_len();
+        self.say(&format!("show port stats {port}"));
+        let said = self.wait_for(from, &"#".repeat(76));
+        let count = |name: &str| {
+            let value =
+                said.split(&format!("{name}:")).nth(1).and_then(|rest| rest.split_whitespace().next());
+            value.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("{name} in {said}"))
+        };
+        Stats {
+            rx_packets: count("RX-packets"),
+            rx_bytes: count("RX-bytes"),
+            rx_missed: count("RX-missed"),
+            rx_errors: count("RX-errors"),
+            rx_nombuf: count("RX-nombuf"),
+            tx_packets: count("TX-packets"),
+            tx_bytes: count("TX-bytes"),
+            tx_errors: count("TX-errors"),
+        }
+    }
+
+    /// Stops forwarding, closes its ports and ends.
+    pub fn quit(mut self) {
+        self.say("stop");
+        self.say("quit");
+        let ended = self.child.wait(Duration::from_secs(ANSWER));
+        assert!(ended.is_some_and(|status| status.success()), "testpmd did not quit: {ended:?}");
+    }
+}

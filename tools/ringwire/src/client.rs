@@ -1,0 +1,123 @@
+//! One HTTP request over the control API's unix socket.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::body::Bytes;
+use hyper::{Request, header};
+use hyper_util::rt::TokioIo;
+use snapshot::ErrorBody;
+use tokio::net::UnixStream;
+
+/// The whole request must be done after this time.
+const TIME: Duration = Duration::from_secs(10);
+/// Longest answer; 128 guests with 256 queues each stay far below.
+const ANSWER_BYTES: usize = 64 << 20;
+
+/// Why there is no answer. Its text is one line.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The daemon answered that it will not.
+    #[error("{0}")]
+    Refused(String),
+    /// The daemon cannot be reached or does not speak our language.
+    #[error("cannot reach ringwired on {}: {problem}", .socket.display())]
+    Unreachable {
+        /// The socket.
+        socket: PathBuf,
+        /// What is wrong, and what to check.
+        problem: String,
+    },
+}
+
+/// The body of the answer to `GET path`.
+pub fn get(socket: &Path, path: &str) -> Result<String, ClientError> {
+    let unreachable = |problem| ClientError::Unreachable { socket: socket.to_owned(), problem };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| unreachable(format!("no event loop: {error}")))?;
+    let answer = runtime.block_on(async { tokio::time::timeout(TIME, exchange(socket, path)).await });
+    let (code, body) = answer
+        .unwrap_or_else(|_| Err(format!("it took the connection but did not answer within {TIME:?}")))
+        .map_err(unreachable)?;
+    if code.is_success() {
+        return Ok(body);
+    }
+    match serde_json::from_str(&body) {
+        Ok(ErrorBody { error }) => Err(ClientError::Refused(error)),
+        Err(_) => Err(ClientError::Refused(format!("ringwired answered GET {path} with {code}"))),
+    }
+}
+
+async fn exchange(socket: &Path, path: &str) -> Result<(hyper::StatusCode, String), String> {
+    let not_http = |error: hyper::Error| format!("what answers there is not ringwired: {error}");
+    let stream = UnixStream::connect(socket).await.map_err(|error| cannot_connect(&error))?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(not_http)?;
+    // Its errors come out of the request as well.
+    tokio::spawn(connection);
+    let request = Request::get(path)
+        .header(header::HOST, "ringwire")
+        .body(Empty::<Bytes>::new())
+        .map_err(|error| error.to_string())?;
+    let answer = sender.send_request(request).await.map_err(not_http)?;
+    let code = answer.status();
+    let body = Limited::new(answer.into_body(), ANSWER_BYTES).collect().await;
+    let body = body.map_err(|error| format!("the answer broke off: {error}"))?.to_bytes();
+    let text = String::from_utf8(body.into()).map_err(|_| "the answer is not text".to_owned())?;
+    Ok((code, text))
+}
+
+fn cannot_connect(error: &io::Error) -> String {
+    let check = "--api SOCKET or RINGWIRE_API names another";
+    match error.kind() {
+        io::ErrorKind::NotFound => format!(
+            "the socket does not exist: is ringwired running, and does [api] in its configuration name \
+             this socket? ({check})"
+        ),
+        io::ErrorKind::ConnectionRefused => {
+            "the socket is there but nobody listens: ringwired has stopped or died, see its log".to_owned()
+        }
+        io::ErrorKind::PermissionDenied => {
+            "permission denied: be root or in the group that [api] in its configuration names".to_owned()
+        }
+        io::ErrorKind::WouldBlock => "it is busy with too many other clients: try again".to_owned(),
+        _ => format!("{error} ({check})"),
+    }
+}
+
+/// `text` as one element of a URL's path.
+pub fn path_element(text: &str) -> String {
+    let mut element = String::new();
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' | b'.' => element.push(byte.into()),
+            _ => element.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    element
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_that_fails_is_explained() {
+        let problem = |kind: io::ErrorKind| cannot_connect(&kind.into());
+        assert!(problem(io::ErrorKind::NotFound).starts_with("the socket does not exist"));
+        assert!(problem(io::ErrorKind::ConnectionRefused).contains("nobody listens"));
+        assert!(problem(io::ErrorKind::PermissionDenied).contains("in the group"));
+        assert!(problem(io::ErrorKind::WouldBlock).contains("try again"));
+        assert!(problem(io::ErrorKind::NotADirectory).contains("not a directory"));
+    }
+
+    #[test]
+    fn any_text_is_one_path_element() {
+        assert_eq!(path_element("a-Z_0.9"), "a-Z_0.9");
+        assert_eq!(path_element("a/b ?#%ü"), "a%2Fb%20%3F%23%25%C3%BC");
+    }
+}

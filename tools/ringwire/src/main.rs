@@ -1,0 +1,74 @@
+//! `ringwire`: the control client. Asks ringwired over its API socket and prints what it says.
+
+mod args;
+mod client;
+mod notes;
+mod table;
+mod units;
+mod views;
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Parser;
+use serde::de::DeserializeOwned;
+use snapshot::Port;
+
+use args::{Cli, Command, Output, PortCommand};
+use client::{ClientError, path_element};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let printed = run(&cli.api, &cli.command).map(|text| io::stdout().write_all(text.as_bytes()));
+    match printed {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        // Whoever reads us, `head` for one, has seen enough.
+        Ok(Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Ok(Err(error)) => failure(&format!("cannot print: {error}"), 1),
+        Err(error @ ClientError::Refused(_)) => failure(&error.to_string(), 1),
+        Err(error @ ClientError::Unreachable { .. }) => failure(&error.to_string(), 3),
+    }
+}
+
+fn failure(problem: &str, status: u8) -> ExitCode {
+    eprintln!("ringwire: {problem}");
+    ExitCode::from(status)
+}
+
+fn run(api: &Path, command: &Command) -> Result<String, ClientError> {
+    let port = |name: &str| format!("/v1/ports/{}", path_element(name));
+    match command {
+        Command::Status(output) => show(api, "/v1/status", output, views::status),
+        Command::Port(PortCommand::List(output)) => {
+            show(api, "/v1/ports", output, |ports: &Vec<Port>| views::ports(ports))
+        }
+        Command::Port(PortCommand::Show { name, output }) => show(api, &port(name), output, views::port),
+        Command::Stats { name: None, output } => {
+            show(api, "/v1/ports", output, |ports: &Vec<Port>| views::stats(ports))
+        }
+        Command::Stats { name: Some(name), output } => {
+            show(api, &port(name), output, |port| views::stats(std::slice::from_ref(port)))
+        }
+    }
+}
+
+/// The answer to `GET path`: as it came, or as `view` puts it.
+fn show<T: DeserializeOwned>(
+    api: &Path,
+    path: &str,
+    output: &Output,
+    view: impl FnOnce(&T) -> String,
+) -> Result<String, ClientError> {
+    let body = client::get(api, path)?;
+    if output.json {
+        return Ok(body);
+    }
+    match serde_json::from_str(&body) {
+        Ok(answer) => Ok(view(&answer)),
+        Err(error) => Err(ClientError::Unreachable {
+            socket: api.to_owned(),
+            problem: format!("its answer is not what this version understands ({error}): compare --version"),
+        }),
+    }
+}

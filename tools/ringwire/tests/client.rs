@@ -1,0 +1,177 @@
+//! The real `ringwire` against the daemon's real API over a made-up datapath.
+
+#[path = "../../ringwired/tests/common/mod.rs"]
+mod common;
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use common::Server;
+
+const RINGWIRE: &str = env!("CARGO_BIN_EXE_ringwire");
+
+fn ringwire(socket: &Path, arguments: &[&str]) -> Output {
+    Command::new(RINGWIRE).arg("--api").arg(socket).args(arguments).output().unwrap()
+}
+
+/// What a command that succeeds prints.
+fn shown(server: &Server, arguments: &[&str]) -> String {
+    let output = ringwire(&server.socket(), arguments);
+    let problem = String::from_utf8_lossy(&output.stderr);
+    assert_eq!((output.status.code(), &*problem), (Some(0), ""));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Exit status and the line of a command that fails.
+fn refused(socket: &Path, arguments: &[&str]) -> (i32, String) {
+    let output = ringwire(socket, arguments);
+    assert!(output.stdout.is_empty());
+    let problem = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(problem.matches('\n').count(), 1, "{problem}");
+    (output.status.code().unwrap(), problem)
+}
+
+#[test]
+fn status_shows_the_whole_picture() {
+    let server = Server::start();
+    let text = shown(&server, &["status"]);
+    for part in ["ringwired 0.1.0  pid 4711", "worker:1", "wire0", "WHERE PACKETS STOP"] {
+        assert!(text.contains(part), "{text}");
+    }
+}
+
+#[test]
+fn port_list_has_a_line_for_each() {
+    let server = Server::start();
+    assert_eq!(shown(&server, &["port", "list"]).lines().count(), 6);
+}
+
+#[test]
+fn port_show_knows_guests_and_nics() {
+    let server = Server::start();
+    assert!(shown(&server, &["port", "show", "wire0"]).starts_with("wire0  nic  up\n"));
+    assert!(shown(&server, &["port", "show", "vm2"]).starts_with("vm2  guest  broken\n"));
+}
+
+#[test]
+fn stats_are_of_all_ports_or_of_one() {
+    let server = Server::start();
+    let all = shown(&server, &["stats"]);
+    assert!(all.contains("wire0") && all.contains("bad-chain"), "{all}");
+    let one = shown(&server, &["stats", "vm2"]);
+    assert!(!one.contains("wire0") && one.contains("bad-chain"), "{one}");
+}
+
+#[test]
+fn json_is_the_answer_as_it_came() {
+    let server = Server::start();
+    let mut status = serde_json::from_str(&shown(&server, &["status", "--json"])).unwrap();
+    common::strip_rates(&mut status);
+    assert_eq!(status, common::status());
+    for command in [["port", "list", "--json"].as_slice(), &["stats", "--json"]] {
+        status.ports = serde_json::from_str(&shown(&server, command)).unwrap();
+        common::strip_rates(&mut status);
+        assert_eq!(status, common::status());
+    }
+    for command in [["port", "show", "vm1", "--json"].as_slice(), &["stats", "vm1", "--json"]] {
+        status.ports[2] = serde_json::from_str(&shown(&server, command)).unwrap();
+        common::strip_rates(&mut status);
+        assert_eq!(status, common::status());
+    }
+}
+
+#[test]
+fn the_environment_names_the_socket_too() {
+    let server = Server::start();
+    let mut command = Command::new(RINGWIRE);
+    let output = command.env("RINGWIRE_API", server.socket()).arg("status").output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+}
+
+#[test]
+fn a_refusal_is_the_daemons_own_words_and_1() {
+    let server = Server::start();
+    for command in [["port", "show", "vm9"].as_slice(), &["stats", "vm9"]] {
+        let line = "ringwire: no port is called \"vm9\" (there are: wire0, wire1, vm1, vm2, vm3)\n";
+        assert_eq!(refused(&server.socket(), command), (1, line.to_owned()));
+    }
+    let (status, line) = refused(&server.socket(), &["stats", "a b/ü?#"]);
+    assert_eq!(status, 1);
+    assert!(line.starts_with("ringwire: no port is called \"a b/ü?#\""), "{line}");
+}
+
+#[test]
+fn a_wrong_command_line_is_2() {
+    for arguments in [[].as_slice(), &["bogus"], &["port"], &["port", "show"], &["status", "--jsno"]] {
+        let output = ringwire(Path::new("/nowhere"), arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_daemon_out_of_reach_is_3_and_says_why() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("api.sock");
+    let begin = format!("ringwire: cannot reach ringwired on {}: ", socket.display());
+    let refused = || {
+        let (status, line) = refused(&socket, &["status"]);
+        assert_eq!(status, 3, "{line}");
+        line.strip_prefix(&begin).expect(&line).to_owned()
+    };
+    let line = refused();
+    assert!(line.starts_with("the socket does not exist: is ringwired running"), "{line}");
+    assert!(line.contains("RINGWIRE_API"), "{line}");
+    drop(UnixListener::bind(&socket).unwrap());
+    let line = refused();
+    assert!(line.starts_with("the socket is there but nobody listens"), "{line}");
+}
+
+#[test]
+fn something_else_on_the_socket_is_3() {
+    for (answer, expected) in [
+        ("220 mail ready\r\n", "what answers there is not ringwired"),
+        ("", "what answers there is not ringwired"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{", "the answer broke off"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", "its answer is not what this version understands"),
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("api.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let other = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = [0; 1024];
+            assert!(stream.read(&mut request).unwrap() > 0);
+            stream.write_all(answer.as_bytes()).unwrap();
+        });
+        let (status, line) = refused(&socket, &["status"]);
+        assert_eq!(status, 3, "{line}");
+        assert!(line.contains(expected), "{line}");
+        other.join().unwrap();
+    }
+}
+
+#[test]
+fn an_error_that_is_not_json_is_still_1() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("api.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let other = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut request = [0; 1024];
+        assert!(stream.read(&mut request).unwrap() > 0);
+        stream.write_all(b"HTTP/1.1 502 Bad\r\nContent-Length: 2\r\n\r\nno").unwrap();
+    });
+    let expected = "ringwire: ringwired answered GET /v1/status with 502 Bad Gateway\n";
+    assert_eq!(refused(&socket, &["status"]), (1, expected.to_owned()));
+    other.join().unwrap();
+}
+
+#[test]
+fn the_client_links_no_dpdk() {
+    let output = Command::new("ldd").arg(RINGWIRE).output().unwrap();
+    let libraries = String::from_utf8(output.stdout).unwrap();
+    assert!(libraries.contains("libc"), "{libraries}");
+    assert!(!libraries.contains("librte"), "{libraries}");
+}

@@ -1,0 +1,35 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Parser, ValueEnum};
+
+/// ringwire's daemon: moves packets between guests' virtqueues and NICs.
+///
+/// Runs in the foreground and logs to stderr. SIGTERM and SIGINT stop it. Exit status: 0 after a stop,
+/// 1 when it cannot start, 2 when the command line or the configuration is wrong.
+#[derive(Debug, Parser)]
+#[command(version)]
+pub struct Args {
+    /// Configuration, a TOML file.
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+
+    /// How much to log [default: what RUST_LOG says, else info].
+    #[arg(long, value_name = "LEVEL")]
+    pub log: Option<Level>,
+
+    /// Only say whether the configuration is valid.
+    #[arg(long)]
+    pub check: bool,
+}
+
+/// How much to log.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Level {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}

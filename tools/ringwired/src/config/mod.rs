@@ -1,0 +1,94 @@
+//! The configuration file: TOML in, a validated [`Config`] out.
+//!
+//! Whoever edits the file sees every mistake as one line, `FILE:LINE: KEY: what is wrong`. That is why
+//! the sections are read from toml's spanned values by hand rather than through serde's derive: serde
+//! knows the line of an error, but neither the path of its key nor what would have been allowed.
+
+mod document;
+mod sections;
+mod shapes;
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+
+use document::Document;
+
+/// What `ringwired` runs.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The control API.
+    pub api: ApiConfig,
+    /// Everything below it.
+    pub datapath: engine::config::Config,
+}
+
+/// The control API's socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiConfig {
+    /// Path of the unix socket.
+    pub socket: PathBuf,
+    /// Its permission bits.
+    pub mode: u32,
+    /// Its group, by name or number; the process's own when absent.
+    pub group: Option<String>,
+}
+
+impl Default for ApiConfig {
+    fn default() -> Self {
+        ApiConfig { socket: PathBuf::from("/run/ringwire/api.sock"), mode: 0o660, group: None }
+    }
+}
+
+/// Why a configuration cannot be used. Its text is one line.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read at all.
+    #[error("{}: cannot be read: {source}", .file.display())]
+    Unreadable {
+        /// The file.
+        file: PathBuf,
+        /// What the kernel says.
+        source: std::io::Error,
+    },
+    /// Something in the file is wrong.
+    #[error("{file}:{line}: {key}: {problem}")]
+    Invalid {
+        /// The file as given on the command line.
+        file: String,
+        /// Line, from 1.
+        line: usize,
+        /// Path of the key, e.g. `guest[1].backend`.
+        key: String,
+        /// What is wrong and what is allowed.
+        problem: String,
+    },
+}
+
+impl Config {
+    /// Reads and validates `file`, for a host on which this process may run on `allowed_cores`.
+    pub fn load(file: &Path, allowed_cores: &[usize]) -> Result<Config, ConfigError> {
+        let bytes = std::fs::read(file)
+            .map_err(|source| ConfigError::Unreadable { file: file.to_owned(), source })?;
+        let name = file.display().to_string();
+        match std::str::from_utf8(&bytes) {
+            Ok(text) => Config::parse(&name, text, allowed_cores),
+            Err(error) => {
+                let valid = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
+                let document = Document::new(&name, &valid);
+                Err(document.error_near(valid.len(), "not UTF-8 text"))
+            }
+        }
+    }
+
+    /// Validates `text`, the content of a file called `name`.
+    pub fn parse(name: &str, text: &str, allowed_cores: &[usize]) -> Result<Config, ConfigError> {
+        sections::read(&Document::new(name, text), allowed_cores)
+    }
+}
+
+/// The cores that the kernel lets this process run on, in ascending order.
+pub fn allowed_cores() -> Vec<usize> {
+    let set = nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0)).unwrap_or_default();
+    (0..nix::sched::CpuSet::count()).filter(|core| set.is_set(*core).unwrap_or(false)).collect()
+}

@@ -1,0 +1,115 @@
+//! Strings with a shape of their own: names, paths, permission bits, addresses, devices.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::path::{Path, PathBuf};
+
+use super::ConfigError;
+use super::document::Value;
+
+/// Longest path that fits into `sockaddr_un` with its terminating NUL.
+const SOCKET_PATH_MAX: usize = 107;
+/// Longest port name; tables and DPDK's object names stay readable.
+const NAME_MAX: usize = 64;
+
+/// Things that must be unique, and where each was first seen.
+pub(super) struct Unique<K> {
+    rule: &'static str,
+    seen: HashMap<K, (String, usize)>,
+}
+
+impl<K: Eq + Hash> Unique<K> {
+    /// `rule` says in the error why there can be only one.
+    pub fn new(rule: &'static str) -> Self {
+        Unique { rule, seen: HashMap::new() }
+    }
+
+    /// Notes that `value` takes `key`, or says who has it already.
+    pub fn take(&mut self, key: K, value: &Value<'_>) -> Result<(), ConfigError> {
+        if let Some((path, line)) = self.seen.get(&key) {
+            return Err(value.error(format!("same as {path} on line {line}: {}", self.rule)));
+        }
+        self.seen.insert(key, (value.path().to_owned(), value.line()));
+        Ok(())
+    }
+}
+
+/// A port's name.
+pub(super) fn name(value: &Value<'_>) -> Result<String, ConfigError> {
+    let rule = "1 to 64 of A-Z a-z 0-9 _ . -";
+    let name = value.string(rule)?;
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+    if name == "none" {
+        return Err(value.error("\"none\" stands for no backend and cannot be a name"));
+    }
+    // Names are path elements in the API, where "." and ".." mean something else.
+    let dots = name == "." || name == "..";
+    match name.len() <= NAME_MAX && name.chars().all(allowed) && !dots {
+        true => Ok(name.to_owned()),
+        false => Err(value.error(format!("{name:?} cannot be a name (allowed: {rule})"))),
+    }
+}
+
+/// Path of a unix socket.
+pub(super) fn socket(value: &Value<'_>) -> Result<PathBuf, ConfigError> {
+    let path = value.string("the path of a unix socket")?;
+    if path.len() > SOCKET_PATH_MAX {
+        let length = path.len();
+        return Err(value
+            .error(format!("{length} bytes are too long for a unix socket (allowed: {SOCKET_PATH_MAX})")));
+    }
+    match Path::new(path).file_name() {
+        Some(_) if !path.ends_with('/') => Ok(PathBuf::from(path)),
+        _ => Err(value.error(format!("{path:?} names no file"))),
+    }
+}
+
+/// Permission bits as an octal string.
+pub(super) fn mode(value: &Value<'_>) -> Result<u32, ConfigError> {
+    let rule = "an octal string, \"0000\" to \"0777\"";
+    let digits = value.string(rule)?;
+    let octal = digits.len() <= 4 && digits.chars().all(|c| c.is_digit(8));
+    match u32::from_str_radix(digits, 8) {
+        Ok(mode) if octal && mode <= 0o777 => Ok(mode),
+        _ => Err(value.error(format!("expected {rule}, found {digits:?}"))),
+    }
+}
+
+/// A hardware address that a guest can have.
+pub(super) fn mac(value: &Value<'_>) -> Result<[u8; 6], ConfigError> {
+    let rule = "a hardware address such as \"52:54:00:12:34:56\"";
+    let text = value.string(rule)?;
+    let malformed = || value.error(format!("expected {rule}, found {text:?}"));
+    let mut mac = [0; 6];
+    let mut parts = text.split(':');
+    for byte in &mut mac {
+        let part = parts.next().ok_or_else(malformed)?;
+        let hex = part.len() == 2 && part.chars().all(|c| c.is_ascii_hexdigit());
+        *byte = u8::from_str_radix(part, 16).ok().filter(|_| hex).ok_or_else(malformed)?;
+    }
+    if parts.next().is_some() {
+        return Err(malformed());
+    }
+    if mac[0] & 1 == 1 || mac == [0; 6] {
+        return Err(value.error(format!("{text:?} is not a unicast address")));
+    }
+    Ok(mac)
+}
+
+/// A NIC, and what makes it the same device as another one: its PCI address, or the name of the vdev.
+pub(super) fn device(value: &Value<'_>) -> Result<(String, String), ConfigError> {
+    let device = value.string("a PCI address or vdev devargs")?;
+    let (bus_name, _arguments) = device.split_once(',').unwrap_or((device, ""));
+    if bus_name.is_empty() || bus_name.contains(char::is_whitespace) {
+        return Err(value.error(format!(
+            "{device:?} is no device (allowed: a PCI address such as \"0000:03:00.0\", or a vdev such \
+             as \"net_af_packet0,iface=eth1\")"
+        )));
+    }
+    // lspci leaves out domain 0000.
+    let identity = match bus_name.matches(':').count() {
+        1 => format!("0000:{bus_name}"),
+        _ => bus_name.to_owned(),
+    };
+    Ok((device.to_owned(), identity.to_ascii_lowercase()))
+}

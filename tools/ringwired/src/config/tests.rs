@@ -1,0 +1,451 @@
+//! Good files, and bad files with the exact line they are answered with.
+
+mod arbitrary;
+
+use super::*;
+use engine::config::{GuestConfig, HugepagePolicy, NicConfig};
+
+const CORES: [usize; 4] = [0, 1, 2, 6];
+
+const FULL: &str = r#"
+[api]
+socket = "/run/ringwire/api.sock"
+mode = "0600"
+group = "kvm"
+
+[eal]
+args = ["--no-pci"]
+hugepages = "require"
+
+[datapath]
+cores = [1, 6]
+idle = "poll"
+
+[[nic]]
+name = "wire0"
+device = "0000:03:00.0"
+queues = 4
+mtu = 9000
+promiscuous = false
+
+[[nic]]
+name = "wire1"
+device = "net_af_packet0,iface=eth1"
+
+[[guest]]
+name = "vm1"
+socket = "/run/ringwire/vm1.sock"
+mode = "server"
+queues = 2
+backend = "wire0"
+socket_mode = "0660"
+socket_group = "libvirt"
+mac = "52:54:00:12:34:Ff"
+mtu = 1500
+
+[[guest]]
+name = "vm2"
+socket = "/run/ringwire/vm2.sock"
+"#;
+
+fn parse(text: &str) -> Result<Config, ConfigError> {
+    Config::parse("rw.toml", text, &CORES)
+}
+
+/// The line that a bad file is answered with.
+fn refusal(text: &str) -> String {
+    parse(text).expect_err(text).to_string()
+}
+
+#[test]
+fn a_full_file_is_read() {
+    let config = parse(FULL).unwrap();
+    assert_eq!(config.api.socket, Path::new("/run/ringwire/api.sock"));
+    assert_eq!(config.api.mode, 0o600);
+    assert_eq!(config.api.group.as_deref(), Some("kvm"));
+    let datapath = config.datapath;
+    assert_eq!(datapath.eal_args, ["--no-pci"]);
+    assert!(matches!(datapath.hugepages, HugepagePolicy::Require));
+    assert_eq!(datapath.cores, [1, 6]);
+    let nics = [
+        NicConfig {
+            name: "wire0".into(),
+            device: "0000:03:00.0".into(),
+            queues: 4,
+            mtu: Some(9000),
+            promiscuous: false,
+        },
+        NicConfig {
+            name: "wire1".into(),
+            device: "net_af_packet0,iface=eth1".into(),
+            queues: 1,
+            mtu: None,
+            promiscuous: true,
+        },
+    ];
+    assert_eq!(datapath.nics, nics);
+    let guests = [
+        GuestConfig {
+            name: "vm1".into(),
+            socket: "/run/ringwire/vm1.sock".into(),
+            socket_mode: Some(0o660),
+            socket_group: Some("libvirt".into()),
+            queues: 2,
+            backend: Some("wire0".into()),
+            mac: Some([0x52, 0x54, 0, 0x12, 0x34, 0xff]),
+            mtu: Some(1500),
+        },
+        GuestConfig {
+            name: "vm2".into(),
+            socket: "/run/ringwire/vm2.sock".into(),
+            socket_mode: None,
+            socket_group: None,
+            queues: 1,
+            backend: None,
+            mac: None,
+            mtu: None,
+        },
+    ];
+    assert_eq!(datapath.guests, guests);
+}
+
+#[test]
+fn the_smallest_file_has_a_core() {
+    let config = parse("datapath.cores = [0]").unwrap();
+    assert_eq!(config.api, ApiConfig::default());
+    assert_eq!(config.datapath.cores, [0]);
+    assert!(config.datapath.nics.is_empty() && config.datapath.guests.is_empty());
+}
+
+#[test]
+fn the_ends_of_the_ranges_are_allowed() {
+    let text = FULL.replace("queues = 4", "queues = 128").replace("mtu = 9000", "mtu = 68");
+    assert!(parse(&text).is_ok());
+}
+
+/// A change of one line of [`FULL`], by its text, and the refusal from the line number on.
+const ONE_LINE_CHANGES: &[(&str, &str, &str)] = &[
+    // Syntax.
+    ("[api]", "[api", "2: api: invalid TOML: unclosed table, expected `]`"),
+    (
+        "cores = [1, 6]",
+        "cores = [1, 6",
+        "13: datapath.idle: invalid TOML: missing comma between array elements, expected `,`",
+    ),
+    (
+        "queues = 4",
+        "queues =",
+        "18: nic[0].queues: invalid TOML: string values must be quoted, expected literal string",
+    ),
+    ("idle = \"poll\"", "cores = [1]", "13: datapath.cores: invalid TOML: duplicate key"),
+    // Unknown keys and sections.
+    ("[eal]", "[dpdk]", "7: dpdk: unknown key (allowed: api, eal, datapath, nic, tap, raw, guest)"),
+    (
+        "[[guest]]",
+        "[[guests]]",
+        "26: guests: unknown key; did you mean \"guest\"? (allowed: api, eal, datapath, nic, tap, raw, \
+         guest)",
+    ),
+    (
+        "hugepages = \"require\"",
+        "huge_pages = \"require\"",
+        "9: eal.huge_pages: unknown key; did you mean \"hugepages\"? (allowed: args, hugepages)",
+    ),
+    (
+        "queues = 4",
+        "que = 4",
+        "18: nic[0].que: unknown key (allowed: name, device, queues, mtu, promiscuous)",
+    ),
+    (
+        "queues = 2",
+        "\"a b\" = 2",
+        "30: guest[0].\"a b\": unknown key (allowed: name, socket, socket_mode, socket_group, mode, \
+         queues, backend, fallback, mac, mtu)",
+    ),
+    // Wrong types and shapes of sections.
+    ("[eal]", "[[eal]]", "7: eal: expected a section, [eal], found a TOML array"),
+    // [api]
+    (
+        "mode = \"0600\"",
+        "mode = 660",
+        "4: api.mode: expected an octal string, \"0000\" to \"0777\", found the integer 660",
+    ),
+    (
+        "mode = \"0600\"",
+        "mode = \"0o600\"",
+        "4: api.mode: expected an octal string, \"0000\" to \"0777\", found \"0o600\"",
+    ),
+    (
+        "mode = \"0600\"",
+        "mode = \"1777\"",
+        "4: api.mode: expected an octal string, \"0000\" to \"0777\", found \"1777\"",
+    ),
+    ("group = \"kvm\"", "group = \"\"", "5: api.group: is empty (expected a group's name or number)"),
+    (
+        "socket = \"/run/ringwire/api.sock\"",
+        "socket = \"/run/ringwire/\"",
+        "3: api.socket: \"/run/ringwire/\" names no file",
+    ),
+    (
+        "socket = \"/run/ringwire/api.sock\"",
+        "socket = \"/run/\\u0000\"",
+        "3: api.socket: has a control character (expected the path of a unix socket)",
+    ),
+    // [eal]
+    (
+        "hugepages = \"require\"",
+        "hugepages = true",
+        "9: eal.hugepages: expected \"auto\", \"require\", \"never\", found true",
+    ),
+    (
+        "hugepages = \"require\"",
+        "hugepages = \"required\"",
+        "9: eal.hugepages: unknown value \"required\"; did you mean \"require\"? (allowed: auto, \
+         require, never)",
+    ),
+    (
+        "args = [\"--no-pci\"]",
+        "args = \"--no-pci\"",
+        "8: eal.args: expected an array of strings such as [\"--no-pci\"], found the string \"--no-pci\"",
+    ),
+    (
+        "args = [\"--no-pci\"]",
+        "args = [\"-m\", 64]",
+        "8: eal.args[1]: expected an EAL argument, found the integer 64",
+    ),
+    // [datapath]
+    (
+        "cores = [1, 6]",
+        "",
+        "11: datapath.cores: missing (one worker is pinned to each core, such as cores = [1])",
+    ),
+    (
+        "cores = [1, 6]",
+        "cores = []",
+        "12: datapath.cores: is empty (one worker is pinned to each core, such as cores = [1])",
+    ),
+    (
+        "cores = [1, 6]",
+        "cores = [1, 3]",
+        "12: datapath.cores[1]: this process may not run on core 3 (allowed: 0-2, 6)",
+    ),
+    (
+        "cores = [1, 6]",
+        "cores = [1, 1]",
+        "12: datapath.cores[1]: same as datapath.cores[0] on line 12: each core gets one worker",
+    ),
+    (
+        "cores = [1, 6]",
+        "cores = [-1]",
+        "12: datapath.cores[0]: expected an integer from 0 to 65535, found the integer -1",
+    ),
+    (
+        "cores = [1, 6]",
+        "cores = 1",
+        "12: datapath.cores: expected an array of core numbers, found the integer 1",
+    ),
+    (
+        "idle = \"poll\"",
+        "idle = \"adaptive\"",
+        "13: datapath.idle: \"adaptive\" is not supported in this version (allowed: \"poll\")",
+    ),
+    // [[nic]]
+    ("name = \"wire0\"", "", "15: nic[0].name: missing (every port has one)"),
+    (
+        "name = \"wire0\"",
+        "name = \"none\"",
+        "16: nic[0].name: \"none\" stands for no backend and cannot be a name",
+    ),
+    (
+        "name = \"wire0\"",
+        "name = \"wire/0\"",
+        "16: nic[0].name: \"wire/0\" cannot be a name (allowed: 1 to 64 of A-Z a-z 0-9 _ . -)",
+    ),
+    (
+        "name = \"wire0\"",
+        "name = \"..\"",
+        "16: nic[0].name: \"..\" cannot be a name (allowed: 1 to 64 of A-Z a-z 0-9 _ . -)",
+    ),
+    ("device = \"0000:03:00.0\"", "", "15: nic[0].device: missing (a PCI address or vdev devargs)"),
+    (
+        "device = \"0000:03:00.0\"",
+        "device = \",iface=eth0\"",
+        "17: nic[0].device: \",iface=eth0\" is no device (allowed: a PCI address such as \
+         \"0000:03:00.0\", or a vdev such as \"net_af_packet0,iface=eth1\")",
+    ),
+    (
+        "device = \"0000:03:00.0\"",
+        "device = \"net_af_packet0,iface=eth0\"",
+        "24: nic[1].device: same as nic[0].device on line 17: a device is one nic; vdev names are unique \
+         (net_pcap0, net_pcap1, ...)",
+    ),
+    (
+        "queues = 4",
+        "queues = 129",
+        "18: nic[0].queues: expected an integer from 1 to 128, found the integer 129",
+    ),
+    ("mtu = 9000", "mtu = 67", "19: nic[0].mtu: expected an integer from 68 to 9600, found the integer 67"),
+    (
+        "mtu = 9000",
+        "mtu = 0xffff_ffff_ffff_ffff_ffff",
+        "19: nic[0].mtu: expected an integer from 68 to 9600, found the integer \
+         0xffffffffffffffffffff",
+    ),
+    (
+        "promiscuous = false",
+        "promiscuous = \"no\"",
+        "20: nic[0].promiscuous: expected true or false, found the string \"no\"",
+    ),
+    // [[guest]]
+    (
+        "name = \"vm1\"",
+        "name = \"wire1\"",
+        "27: guest[0].name: same as nic[1].name on line 23: port names are unique",
+    ),
+    (
+        "socket = \"/run/ringwire/vm1.sock\"",
+        "",
+        "26: guest[0].socket: missing (the vhost-user socket's path)",
+    ),
+    (
+        "socket = \"/run/ringwire/vm1.sock\"",
+        "socket = \"/run//ringwire/api.sock\"",
+        "28: guest[0].socket: same as api.socket on line 3: each socket is listened on once",
+    ),
+    (
+        "mode = \"server\"",
+        "mode = \"client\"",
+        "29: guest[0].mode: \"client\" is not supported in this version (allowed: \"server\")",
+    ),
+    (
+        "mode = \"server\"",
+        "fallback = \"wire1\"",
+        "29: guest[0].fallback: is not supported in this version (remove the key)",
+    ),
+    (
+        "queues = 2",
+        "queues = 0",
+        "30: guest[0].queues: expected an integer from 1 to 128, found the integer 0",
+    ),
+    (
+        "queues = 2",
+        "queues = 1.5",
+        "30: guest[0].queues: expected an integer from 1 to 128, found a TOML float",
+    ),
+    (
+        "backend = \"wire0\"",
+        "backend = \"wier0\"",
+        "31: guest[0].backend: no nic has the name \"wier0\"; did you mean \"wire0\"? (allowed: wire0, \
+         wire1, none)",
+    ),
+    (
+        "backend = \"wire0\"",
+        "backend = \"vm2\"",
+        "31: guest[0].backend: \"vm2\" is a guest; a guest as backend is not supported in this version \
+         (allowed: the name of a nic, or \"none\")",
+    ),
+    (
+        "socket_mode = \"0660\"",
+        "socket_mode = \"rw\"",
+        "32: guest[0].socket_mode: expected an octal string, \"0000\" to \"0777\", found \"rw\"",
+    ),
+    (
+        "mac = \"52:54:00:12:34:Ff\"",
+        "mac = \"52:54:00:12:34\"",
+        "34: guest[0].mac: expected a hardware address such as \"52:54:00:12:34:56\", found \
+         \"52:54:00:12:34\"",
+    ),
+    (
+        "mac = \"52:54:00:12:34:Ff\"",
+        "mac = \"01:00:5e:00:00:01\"",
+        "34: guest[0].mac: \"01:00:5e:00:00:01\" is not a unicast address",
+    ),
+    (
+        "mtu = 1500",
+        "mtu = 9601",
+        "35: guest[0].mtu: expected an integer from 68 to 9600, found the integer 9601",
+    ),
+    (
+        "socket = \"/run/ringwire/vm2.sock\"",
+        "socket = \"/run/ringwire/vm1.sock\"",
+        "39: guest[1].socket: same as guest[0].socket on line 28: each socket is listened on once",
+    ),
+    (
+        "socket = \"/run/ringwire/vm2.sock\"",
+        "socket = \"/v2\"\nbackend = \"wire0\"",
+        "40: guest[1].backend: same as guest[0].backend on line 31: a nic is the backend of one guest",
+    ),
+    (
+        "name = \"vm2\"",
+        "name = \"vm1\"",
+        "38: guest[1].name: same as guest[0].name on line 27: port names are unique",
+    ),
+];
+
+#[test]
+fn a_bad_file_is_answered_with_its_line_and_key() {
+    let mut wrong = Vec::new();
+    for (from, to, refused) in ONE_LINE_CHANGES {
+        assert!(FULL.contains(from), "{from}");
+        let line = refusal(&FULL.replacen(from, to, 1));
+        let expected = format!("rw.toml:{refused}");
+        if line != expected {
+            wrong.push(format!("{from} -> {to}\n  is: {line}\n  not {expected}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn sections_of_later_versions_are_refused_by_name() {
+    let expected = "ports are not supported in this version (a backend is a nic or \"none\")";
+    for kind in ["tap", "raw"] {
+        let text = format!("[datapath]\ncores = [1]\n[[{kind}]]\nname = \"x\"\n");
+        assert_eq!(refusal(&text), format!("rw.toml:3: {kind}[0]: {kind} {expected}"));
+    }
+}
+
+#[test]
+fn a_section_with_the_wrong_brackets_says_which_ones() {
+    let expected = "rw.toml:2: nic: expected a repeatable section, [[nic]], found a TOML table";
+    assert_eq!(refusal("datapath.cores = [1]\n[nic]\nname = \"a\""), expected);
+}
+
+#[test]
+fn an_empty_file_lacks_cores() {
+    let expected = "rw.toml:1: datapath.cores: missing (one worker is pinned to each core, such as \
+                    cores = [1])";
+    assert_eq!(refusal(""), expected);
+}
+
+#[test]
+fn a_socket_path_of_108_bytes_is_too_long() {
+    let path = |length: usize| format!("/{}", "x".repeat(length - 1));
+    let text = |length| FULL.replace("/run/ringwire/vm1.sock", &path(length));
+    assert!(parse(&text(107)).is_ok());
+    let expected = "rw.toml:28: guest[0].socket: 108 bytes are too long for a unix socket (allowed: 107)";
+    assert_eq!(refusal(&text(108)), expected);
+}
+
+#[test]
+fn a_pci_address_without_domain_is_the_same_device() {
+    let text = FULL.replace("net_af_packet0,iface=eth1", "03:00.0,arg=1");
+    assert!(refusal(&text).starts_with("rw.toml:24: nic[1].device: same as nic[0].device on line 17"));
+}
+
+#[test]
+fn a_file_that_is_not_there_or_not_text_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("rw.toml");
+    let refusal = || Config::load(&file, &CORES).unwrap_err().to_string();
+    let name = file.display();
+    let missing = format!("{name}: cannot be read: No such file or directory (os error 2)");
+    assert_eq!(refusal(), missing);
+    std::fs::write(&file, b"[api]\ngroup = \"k\xffvm\"\n").unwrap();
+    assert_eq!(refusal(), format!("{name}:2: api.group: not UTF-8 text"));
+}
+
+#[test]
+fn this_process_may_run_somewhere() {
+    assert!(!allowed_cores().is_empty());
+}

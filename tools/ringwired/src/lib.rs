@@ -1,0 +1,7 @@
+//! The parts of the daemon: what it reads ([`config`]) and what it serves ([`api`]).
+
+pub mod api;
+pub mod config;
+pub mod metrics;
+pub mod rates;
+pub mod socket;

@@ -1,0 +1,142 @@
+//! `ringwired`: the daemon. Arguments, then configuration, then run.
+
+mod args;
+mod signals;
+
+use std::io;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Parser;
+use engine::{Datapath, StartError};
+use ringwired::api;
+use ringwired::config::{self, Config, ConfigError};
+use ringwired::socket::{ApiSocket, SocketError};
+use sd_notify::NotifyState;
+use snapshot::{Port, Status};
+use tokio::runtime::Runtime;
+use tracing_subscriber::EnvFilter;
+
+use args::{Args, Level};
+use signals::Signals;
+
+/// Threads for looks at the datapath: the sampler's and some clients'.
+const STATUS_THREADS: usize = 4;
+/// API requests have this long to end when the daemon stops.
+const API_STOP_TIME: Duration = Duration::from_secs(1);
+
+/// Why the daemon ends with an error. Its text is one line.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error("ringwired: cannot start: {0}")]
+    Socket(#[from] SocketError),
+    #[error("ringwired: cannot start: {0}")]
+    Datapath(#[from] StartError),
+    #[error("ringwired: cannot start: {0}")]
+    System(#[from] io::Error),
+    #[error("ringwired: the datapath hangs and was not stopped cleanly")]
+    Hangs,
+}
+
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("{failure}");
+            match failure {
+                Failure::Config(_) => ExitCode::from(2),
+                _ => ExitCode::FAILURE,
+            }
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<(), Failure> {
+    let config = Config::load(&args.config, &config::allowed_cores())?;
+    if args.check {
+        let file = args.config.display();
+        let (nics, guests) = (config.datapath.nics.len(), config.datapath.guests.len());
+        let cores = config.datapath.cores.len();
+        println!("{file}: valid: workers {cores}, nics {nics}, guests {guests}");
+        return Ok(());
+    }
+    init_log(args.log);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(STATUS_THREADS)
+        .build()?;
+    // The API's socket comes first: it is what tells that the same daemon is running already.
+    let (signals, socket) = runtime.block_on(async {
+        let signals = Signals::install()?;
+        Ok::<_, Failure>((signals, ApiSocket::bind(&config.api).await?))
+    })?;
+    let datapath = Arc::new(Datapath::start(config.datapath)?);
+    let signal = serve(&runtime, socket, signals, datapath.clone());
+    tracing::info!("{signal}: stopping");
+    notify(NotifyState::Stopping);
+    runtime.shutdown_timeout(API_STOP_TIME);
+    stop(Arc::into_inner(datapath).ok_or(Failure::Hangs)?);
+    Ok(())
+}
+
+/// Serves the API until a signal, whose name it returns. The socket is gone afterwards.
+fn serve(
+    runtime: &Runtime,
+    socket: ApiSocket,
+    mut signals: Signals,
+    datapath: Arc<Datapath>,
+) -> &'static str {
+    let source: api::Source = Arc::new(move || datapath.status());
+    runtime.block_on(async {
+        tracing::info!("ready, control API on {}", socket.path().display());
+        notify(NotifyState::Ready);
+        tokio::select! {
+            never = api::serve(&socket, source) => match never {},
+            signal = signals.stop() => signal,
+        }
+    })
+}
+
+/// Gives the rings back, and says what went where.
+fn stop(datapath: Datapath) {
+    let status = datapath.status();
+    datapath.shutdown();
+    for port in &status.ports {
+        tracing::info!("port {}: {}", port.name, counters(std::slice::from_ref(port)));
+    }
+    let Status { ports, uptime_seconds, .. } = &status;
+    let total = counters(ports);
+    tracing::info!("stopped after {uptime_seconds:.1} s, {} ports: {total}", ports.len());
+}
+
+fn counters(ports: &[Port]) -> String {
+    let sum = |count: fn(&Port) -> u64| ports.iter().map(count).sum::<u64>();
+    let (rx, tx, held) = (sum(|p| p.rx_packets), sum(|p| p.tx_packets), sum(|p| p.held));
+    let drops = sum(|p| p.drops.values().sum());
+    format!("rx {rx}, tx {tx}, held {held}, drops {drops} packets")
+}
+
+fn init_log(level: Option<Level>) {
+    let default = || EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = level.map_or_else(default, |level| {
+        EnvFilter::new(match level {
+            Level::Error => "error",
+            Level::Warn => "warn",
+            Level::Info => "info",
+            Level::Debug => "debug",
+            Level::Trace => "trace",
+        })
+    });
+    let terminal = io::IsTerminal::is_terminal(&io::stderr());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(terminal).init();
+}
+
+/// Tells systemd, if it started us.
+fn notify(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!("cannot notify systemd: {error}");
+    }
+}

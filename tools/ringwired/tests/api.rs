@@ -1,0 +1,226 @@
+//! The control API as `curl` sees it, and as a client that means harm.
+
+mod common;
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use common::Server;
+use ringwired::api;
+use serde_json::Value;
+
+/// Status code, head and body of the answer to `request`.
+fn ask(server: &Server, request: &str) -> (u16, String, String) {
+    let mut stream = UnixStream::connect(server.socket()).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    // The server may answer and close before it has read everything.
+    let _ = stream.write_all(request.as_bytes());
+    read_answer(&mut stream)
+}
+
+fn read_answer(stream: &mut UnixStream) -> (u16, String, String) {
+    let mut answer = Vec::new();
+    let mut chunk = [0; 4096];
+    while let Ok(length @ 1..) = stream.read(&mut chunk) {
+        answer.extend_from_slice(&chunk[..length]);
+    }
+    let answer = String::from_utf8(answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+    let code = head.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0);
+    (code, head.to_ascii_lowercase(), body.to_owned())
+}
+
+fn get(server: &Server, path: &str) -> (u16, String, String) {
+    ask(server, &format!("GET {path} HTTP/1.1\r\nHost: ringwire\r\n\r\n"))
+}
+
+fn error(body: &str) -> String {
+    let body: Value = serde_json::from_str(body).expect(body);
+    body["error"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn status_and_ports_are_the_snapshot() {
+    let server = Server::start();
+    let (code, head, body) = get(&server, "/v1/status");
+    assert_eq!(code, 200);
+    assert!(head.contains("content-type: application/json"), "{head}");
+    let mut status: snapshot::Status = serde_json::from_str(&body).unwrap();
+    common::strip_rates(&mut status);
+    assert_eq!(status, common::status());
+    let (code, _, body) = get(&server, "/v1/ports");
+    assert_eq!(code, 200);
+    status.ports = serde_json::from_str(&body).unwrap();
+    common::strip_rates(&mut status);
+    assert_eq!(status, common::status());
+    let (code, _, body) = get(&server, "/v1/ports/vm1");
+    assert_eq!(code, 200);
+    status.ports[2] = serde_json::from_str(&body).unwrap();
+    common::strip_rates(&mut status);
+    assert_eq!(status, common::status());
+}
+
+#[test]
+fn rates_appear_with_the_second_sample() {
+    let began = Instant::now();
+    let server = Server::with(Arc::new(move || {
+        let mut status = common::status();
+        status.ports[0].rx_packets += (1000.0 * began.elapsed().as_secs_f64()) as u64;
+        status
+    }));
+    let deadline = began + Duration::from_secs(10);
+    let rate = loop {
+        let (_, _, body) = get(&server, "/v1/ports/wire0");
+        let port: snapshot::Port = serde_json::from_str(&body).unwrap();
+        if let Some(rates) = port.rates {
+            break rates.rx_pps;
+        }
+        assert!(Instant::now() < deadline);
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    assert!((900.0..1100.0).contains(&rate), "{rate}");
+}
+
+#[test]
+fn what_is_not_there_is_refused_in_json() {
+    let server = Server::start();
+    let (code, _, body) = get(&server, "/v1/ports/vm9");
+    let expected = "no port is called \"vm9\" (there are: wire0, wire1, vm1, vm2, vm3)";
+    assert_eq!((code, error(&body).as_str()), (404, expected));
+    for path in ["/", "/v1", "/v1/", "/v2/status", "/v1/ports/", "/v1/ports/a/b", "/metrics/x"] {
+        let (code, _, body) = get(&server, path);
+        assert_eq!(code, 404, "{path}");
+        assert!(error(&body).starts_with(&format!("no such path: {path} (there are")), "{body}");
+    }
+    let (code, _, body) = get(&server, "/v1/ports/%ff");
+    assert_eq!(code, 400);
+    assert!(error(&body).contains("UTF-8"), "{body}");
+    for method in ["PUT", "POST", "DELETE", "PATCH"] {
+        let request = format!("{method} /v1/ports/vm1 HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n");
+        let (code, head, body) = ask(&server, &request);
+        assert_eq!(code, 405, "{method}");
+        assert!(head.contains("allow: get"), "{head}");
+        assert_eq!(error(&body), "/v1/ports/vm1 can only be read (GET) in this version");
+    }
+}
+
+#[test]
+fn metrics_are_in_prometheus_text_format() {
+    let server = Server::start();
+    let (code, head, body) = get(&server, "/metrics");
+    assert_eq!(code, 200);
+    assert!(head.contains("content-type: text/plain; version=0.0.4"), "{head}");
+    for line in [
+        "# TYPE ringwire_port_rx_packets_total counter",
+        "ringwire_build_info{version=\"0.1.0\"} 1",
+        "ringwire_uptime_seconds 11533.25",
+        "ringwire_worker_rounds_total{worker=\"worker:1\",state=\"busy\"} 1500",
+        "ringwire_port_state{port=\"vm2\",kind=\"guest\",state=\"broken\"} 1",
+        "ringwire_port_rx_packets_total{port=\"wire0\",kind=\"nic\"} 1200300",
+        "ringwire_port_tx_bytes_total{port=\"vm1\",kind=\"guest\"} 1733550000",
+        "ringwire_port_held_packets{port=\"vm2\",kind=\"guest\"} 32",
+        "ringwire_port_drops_total{port=\"wire0\",kind=\"nic\",reason=\"guest-full\"} 300",
+        "ringwire_queue_broken{port=\"vm2\",queue=\"1\"} 1",
+        "ringwire_nic_link_bits_per_second{port=\"wire0\"} 10000000000",
+        "ringwire_nic_device_total{port=\"wire0\",counter=\"imissed\"} 5",
+    ] {
+        assert!(body.lines().any(|found| found == line), "{line}\nis not in\n{body}");
+    }
+    // Each family is announced once, before its samples, and nothing else is there.
+    let mut family = String::new();
+    let mut announced = std::collections::HashSet::new();
+    for line in body.lines() {
+        if let Some(help) = line.strip_prefix("# HELP ") {
+            family = help.split(' ').next().unwrap().to_owned();
+            assert!(announced.insert(family.clone()), "{family} is announced twice");
+        } else if let Some(kind) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = kind.split_once(' ').unwrap();
+            assert_eq!(name, family);
+            assert_eq!(kind == "counter", family.ends_with("_total"), "{line}");
+        } else {
+            let (labelled, value) = line.rsplit_once(' ').unwrap();
+            assert_eq!(labelled.split('{').next().unwrap(), family);
+            value.parse::<f64>().expect(line);
+        }
+    }
+}
+
+#[test]
+fn label_values_are_escaped() {
+    let server = Server::with(Arc::new(|| {
+        let mut status = common::status();
+        status.ports[0].drops.insert("a\"b\\c\nd".into(), 1);
+        status
+    }));
+    let (_, _, body) = get(&server, "/metrics");
+    assert!(body.contains(r#"reason="a\"b\\c\nd"} 1"#), "{body}");
+}
+
+#[test]
+fn a_huge_header_a_huge_body_and_rubbish_are_refused() {
+    let server = Server::start();
+    let huge = "x".repeat(2 * api::HEADER_BYTES);
+    let (code, _, _) = ask(&server, &format!("GET /v1/status HTTP/1.1\r\nHost: x\r\nX: {huge}\r\n\r\n"));
+    assert_eq!(code, 431);
+    let (code, _, _) = ask(&server, &format!("GET /{huge} HTTP/1.1\r\nHost: x\r\n\r\n"));
+    assert!(code == 414 || code == 431, "{code}");
+    let many = "A: b\r\n".repeat(1000);
+    let (code, _, _) = ask(&server, &format!("GET /v1/status HTTP/1.1\r\n{many}\r\n"));
+    assert_eq!(code, 431);
+    let body = "x".repeat(1 << 20);
+    let request = format!("POST /v1/status HTTP/1.1\r\nHost: x\r\nContent-Length: 1048576\r\n\r\n{body}");
+    let (code, _, body) = ask(&server, &request);
+    assert_eq!(code, 405);
+    error(&body);
+    let (code, _, _) = ask(&server, "\u{0}\u{1}\r\n\r\n");
+    assert_eq!(code, 400);
+    assert_eq!(get(&server, "/v1/status").0, 200);
+}
+
+#[test]
+fn slow_clients_delay_nobody_else() {
+    let server = Server::start();
+    let half = "GET /v1/status HTTP/1.1\r\nHost:";
+    let connect = || UnixStream::connect(server.socket()).unwrap();
+    let mut slow: Vec<UnixStream> = (0..api::MAX_CONNECTIONS - 8).map(|_| connect()).collect();
+    for stream in &mut slow {
+        stream.write_all(half.as_bytes()).unwrap();
+    }
+    let began = Instant::now();
+    assert_eq!(get(&server, "/v1/status").0, 200);
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    // With every place taken, the next client waits for the slow ones to be shown the door.
+    slow.extend((0..8).map(|_| connect()));
+    assert_eq!(get(&server, "/v1/status").0, 200);
+    assert!(began.elapsed() < api::HEADER_TIME + Duration::from_secs(2), "{:?}", began.elapsed());
+    slow[0].set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    assert_ne!(read_answer(&mut slow[0]).0, 200);
+}
+
+#[test]
+fn a_client_that_does_not_read_is_closed() {
+    // More than the socket's buffers hold.
+    let server = Server::with(Arc::new(|| {
+        let mut status = common::status();
+        status.version = "x".repeat(4 << 20);
+        status
+    }));
+    let mut stream = UnixStream::connect(server.socket()).unwrap();
+    stream.write_all(b"GET /v1/status HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    std::thread::sleep(api::CONNECTION_TIME + Duration::from_secs(1));
+    let (code, _, body) = read_answer(&mut stream);
+    assert_eq!(code, 200);
+    assert!(body.len() < 4 << 20, "the rest was not sent: {}", body.len());
+}
+
+#[test]
+fn a_datapath_that_hangs_is_said_to() {
+    let server = Server::with(Arc::new(|| {
+        std::thread::sleep(Duration::from_secs(8));
+        common::status()
+    }));
+    let (code, _, body) = get(&server, "/v1/status");
+    assert_eq!((code, error(&body).as_str()), (503, "the datapath did not answer within 3s"));
+}
