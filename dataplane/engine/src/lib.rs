@@ -32,8 +32,8 @@ use crate::link::LinkWatch;
 use crate::wire::Wire;
 use crate::worker::{Worker, WorkerError};
 
-/// Memory for packets where there are no hugepages to take it from on demand, in MiB.
-const MEMORY_MB: u32 = 512;
+/// Memory for DPDK itself where there are no hugepages to take it from on demand, in MiB.
+const BASE_MEMORY_MB: u64 = 96;
 
 /// Why the datapath could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -99,7 +99,7 @@ impl Datapath {
         let eal = Eal::init(&EalArgs {
             hugepages: config.hugepages,
             pci: config.nics.iter().map(|nic| nic.device.clone()).filter(|device| is_pci(device)).collect(),
-            memory_mb: MEMORY_MB,
+            memory_mb: memory_mb(&config.nics),
             extra: config.eal_args,
         })?;
         let place = if eal.hugepages() { "hugepages" } else { "ordinary pages (no hugepages)" };
@@ -128,6 +128,12 @@ impl Datapath {
         }
         self.status()
     }
+}
+
+/// Memory that the NICs' mbufs and rings need at most, in MiB.
+fn memory_mb(nics: &[NicConfig]) -> u32 {
+    let packets = nics.iter().map(|nic| port::nic::memory_bytes(nic.queues, nic.mtu)).sum::<u64>();
+    (BASE_MEMORY_MB + packets.div_ceil(1 << 20)) as u32
 }
 
 /// `DDDD:BB:DD.F` or `BB:DD.F`, maybe with devargs behind it; anything else names a vdev.

@@ -2,7 +2,7 @@
 
 use std::thread::JoinHandle;
 
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, unbounded};
 use dpdk::eal::{self, EalError};
 use port::counters::{Counter, Shared, shared};
 
@@ -130,14 +130,15 @@ impl Drop for Worker {
 fn run(inbox: &Receiver<Command>, counters: &WorkerCounters) {
     let mut lanes: Vec<Lane> = Vec::new();
     loop {
-        if lanes.is_empty() {
-            match inbox.recv() {
-                Ok(command) => obey(command, &mut lanes),
-                Err(_) => return,
-            }
-        }
-        while let Ok(command) = inbox.try_recv() {
-            obey(command, &mut lanes);
+        let command = if lanes.is_empty() {
+            inbox.recv().map_err(|_| TryRecvError::Disconnected)
+        } else {
+            inbox.try_recv()
+        };
+        match command {
+            Ok(command) => obey(command, &mut lanes),
+            Err(TryRecvError::Empty) => {}
+            Err(TryRecvError::Disconnected) => return,
         }
         let mut busy = false;
         for lane in &mut lanes {

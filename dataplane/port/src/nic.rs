@@ -17,6 +17,27 @@ const SEGMENT: u16 = 2048;
 /// Mbufs an lcore keeps to itself.
 const CACHE: u32 = 256;
 
+/// Bytes around an mbuf's data: its header, headroom, and the pool's own.
+const AROUND: u64 = 512;
+
+/// An mbuf's data room where a NIC takes no packet in several segments: a whole frame.
+fn whole_frame(mtu: Option<u16>) -> u16 {
+    let frame = u32::from(mtu.unwrap_or(1500)) + net::FRAME_OVERHEAD;
+    SEGMENT.max(frame.next_multiple_of(64).min(u32::from(u16::MAX) - 256) as u16)
+}
+
+/// Mbufs for every place one can be in at once: both rings, both held bursts, the caches. A pool is best
+/// made of a power of two less one.
+fn mbufs(queues: u16) -> u32 {
+    let each = 2 * u32::from(DESCRIPTORS) + 4 * dpdk::BURST_MAX as u32 + 2 * CACHE;
+    (each * u32::from(queues)).next_power_of_two() - 1
+}
+
+/// Packet memory that a NIC of so many queue pairs needs at most, in bytes.
+pub fn memory_bytes(queues: u16, mtu: Option<u16>) -> u64 {
+    u64::from(mbufs(queues)) * (u64::from(whole_frame(mtu)) + AROUND)
+}
+
 /// What to open, from the configuration.
 #[derive(Clone, Debug)]
 pub struct NicOptions<'a> {

@@ -188,9 +188,9 @@ mod tests {
     use super::*;
 
     fn region(guest_addr: u64, user_addr: u64, len: u64) -> Region {
-        let mut bytes = vec![0u8; len as usize].into_boxed_slice();
+        let mut bytes = vec![0u8; len as usize];
         let host = bytes.as_mut_ptr();
-        // SAFETY: the boxed slice is kept by the region and never moves.
+        // SAFETY: the vector's memory is kept by the region and never moves.
         unsafe { Region::new(guest_addr, user_addr, len, host, Arc::new(bytes)) }
     }
 

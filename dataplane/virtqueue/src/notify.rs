@@ -54,12 +54,14 @@ mod tests {
     use nix::sys::eventfd::EventFd;
 
     #[test]
+    #[cfg_attr(miri, ignore = "no /proc/self/fd")]
     fn takes_eventfds_only() {
         let refused = Notifier::new(File::open("/dev/null").unwrap()).unwrap_err();
         assert_eq!(refused.to_string(), "the descriptor is no eventfd but /dev/null");
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "no /proc/self/fd")]
     fn never_blocks_on_a_full_counter() {
         let eventfd = EventFd::from_value(0).unwrap();
         let notifier = Notifier::new(File::from(eventfd.as_fd().try_clone_to_owned().unwrap())).unwrap();

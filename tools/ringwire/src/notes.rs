@@ -29,11 +29,8 @@ fn guest(port: &Port, guest: &Guest, status: &Status) -> Vec<String> {
         notes.push("has no backend, its virtqueues are parked".to_owned());
     }
     if !guest.connected {
-        let so_far = match guest.connections {
-            0 => "none has been so far".to_owned(),
-            times => format!("{} have been", count(times)),
-        };
-        notes.push(format!("no frontend is connected to {} ({so_far})", guest.socket));
+        let (socket, so_far) = (&guest.socket, count(guest.connections));
+        notes.push(format!("no frontend is connected to {socket} (so far: {so_far})"));
         return notes;
     }
     for queue in &guest.queues {
@@ -141,7 +138,7 @@ mod tests {
         );
         assert_eq!(
             after(|status| guest(status).connected = false),
-            ["vm1: no frontend is connected to /run/ringwire/vm1.sock (3 have been)"]
+            ["vm1: no frontend is connected to /run/ringwire/vm1.sock (so far: 3)"]
         );
         assert_eq!(
             after(|status| status.ports[1].state = "connected".into()),

@@ -102,8 +102,7 @@ fn serve(
 
 /// Gives the rings back, and says what went where.
 fn stop(datapath: Datapath) {
-    let status = datapath.status();
-    datapath.shutdown();
+    let status = datapath.shutdown();
     for port in &status.ports {
         tracing::info!("port {}: {}", port.name, counters(std::slice::from_ref(port)));
     }

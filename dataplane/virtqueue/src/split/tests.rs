@@ -1,3 +1,4 @@
+mod garbage;
 mod hostile;
 mod model;
 mod normal;
@@ -10,6 +11,8 @@ mod setup;
 
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
+
+use proptest::prelude::ProptestConfig;
 
 use crate::testing::Driver;
 use crate::{Call, Cursor, Reservation, RingConfig, Segment, SetupError, SplitRing, Violation};
@@ -37,4 +40,10 @@ fn ranges(driver: &Driver, ring: &SplitRing) -> Vec<(u64, usize)> {
 /// Bytes that tell where they are from.
 fn pattern(seed: u64, len: usize) -> Vec<u8> {
     (0..len as u64).map(|i| (((seed * 31 + i) * 0x9e37_79b9) >> 8) as u8).collect()
+}
+
+/// So many cases of a property; few under Miri, which is a hundred times slower.
+fn runs(cases: u32) -> ProptestConfig {
+    let cases = if cfg!(miri) { 10 } else { cases };
+    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
 }

@@ -30,7 +30,7 @@ pub fn status(status: &Status) -> String {
 }
 
 fn workers(workers: &[Worker]) -> Table {
-    let columns = ["CORE", "LANES", "BUSY", "ROUNDS/S"];
+    let columns = ["CORE", "LANES", "BUSY ROUNDS", "ROUNDS/S"];
     let mut table = Table::new(0).words(&["WORKER"]).numbers(&columns);
     for worker in workers {
         let rates = worker.rates;

@@ -72,7 +72,7 @@ fn bufs() -> impl Strategy<Value = Vec<(u64, u32)>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(runs(256))]
 
     /// Chains of any layout: the same heads, the same bytes of memory, and the same used ring afterwards.
     #[test]
