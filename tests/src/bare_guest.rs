@@ -198,14 +198,9 @@ impl BareGuest {
         frontend.set_vring_enable(index, true).expect("SET_VRING_ENABLE");
     }
 
-    /// Starts both rings, empty.
-    pub fn start(&mut self) {
-        [TO, FROM].into_iter().for_each(|index| self.start_ring(index, 0));
-    }
-
-    /// Starts both rings and keeps them full, on a thread of its own.
-    pub fn load(mut self) -> Load {
-        self.start();
+    /// Starts both rings at `bases`, and keeps them full on a thread of its own.
+    pub fn load(mut self, bases: [u16; 2]) -> Load {
+        [TO, FROM].into_iter().for_each(|index| self.start_ring(index, bases[index]));
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
         let thread = std::thread::spawn(move || {

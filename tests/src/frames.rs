@@ -5,6 +5,8 @@ use std::ops::RangeInclusive;
 
 /// Ethernet header and number.
 const HEAD: usize = 14 + 8;
+/// The last byte of the source address tells sequences apart whose seeds differ in their lowest byte.
+const STREAM: usize = 11;
 /// Ethertype for local experiments (IEEE 802).
 const ETHERTYPE: u16 = 0x88b5;
 
@@ -33,6 +35,7 @@ impl Frames {
         random.fill(&mut frame);
         // To 02:..., from 02:...: unicast, locally administered.
         (frame[0], frame[6]) = (2, 2);
+        frame[STREAM] = self.seed as u8;
         frame[12..14].copy_from_slice(&ETHERTYPE.to_be_bytes());
         frame[14..HEAD].copy_from_slice(&number.to_be_bytes());
         frame
@@ -63,6 +66,12 @@ impl Frames {
             panic!("{what}: at {at}: expected {length} bytes, found {found}; {summary}");
         }
         assert_eq!(got.len() as u64, self.count, "{what}: more than was sent: {}", self.summary(got));
+    }
+
+    /// Those of `got` that are of this sequence.
+    pub fn pick(&self, got: &[Vec<u8>]) -> Vec<Vec<u8>> {
+        let is_ours = |frame: &&Vec<u8>| frame.get(STREAM) == Some(&(self.seed as u8));
+        got.iter().filter(is_ours).cloned().collect()
     }
 
     /// `got` is part of this sequence, in order and unchanged.

@@ -27,6 +27,8 @@ pub struct Setup {
     pub mbuf_size: usize,
     /// Longest frame.
     pub max_frame: usize,
+    /// Port 0 may put a frame into several mbufs.
+    pub scatter: bool,
     /// More arguments of testpmd itself.
     pub more: Vec<String>,
 }
@@ -42,6 +44,7 @@ impl Setup {
             mbufs: 4096,
             mbuf_size: 2176,
             max_frame: 1518,
+            scatter: false,
             more: Vec::new(),
         }
     }
@@ -82,8 +85,16 @@ pub struct Testpmd {
 }
 
 impl Testpmd {
-    /// Starts it, with its threads on the core that no worker polls; it does not forward yet.
+    /// Starts it, and waits for its prompt; it does not forward yet.
     pub fn start(name: &str, setup: &Setup, log: &Path) -> Testpmd {
+        let mut testpmd = Testpmd::spawn(name, setup, log);
+        let said = testpmd.wait_for(0, "Checking link statuses...");
+        assert!(!said.contains("Fail to configure"), "testpmd could not start its ports: {said}");
+        testpmd
+    }
+
+    /// Starts it, with its threads on the core that no worker polls, and waits for nothing.
+    pub fn spawn(name: &str, setup: &Setup, log: &Path) -> Testpmd {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let prefix = format!("rwt-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let core = cores::other();
@@ -96,7 +107,7 @@ impl Testpmd {
             command.args(["--vdev", vdev]);
         });
         let queues = setup.queues;
-        command.args(["--", "-i", "--no-flush-rx", "--enable-scatter"]);
+        command.args(["--", "-i", "--no-flush-rx", "--disable-device-start"]);
         command.args([format!("--rxq={queues}"), format!("--txq={queues}")]);
         command.arg(format!("--total-num-mbufs={}", setup.mbufs));
         command.arg(format!("--mbuf-size={}", setup.mbuf_size));
@@ -105,7 +116,10 @@ impl Testpmd {
         let mut child = Child::start(name, command, log);
         let stdin = child.take_stdin();
         let mut testpmd = Testpmd { child, stdin };
-        testpmd.wait_for(0, "testpmd> ");
+        if setup.scatter {
+            testpmd.say("port config 0 rx_offload scatter on");
+        }
+        testpmd.say("port start all");
         testpmd
     }
 
@@ -114,7 +128,9 @@ impl Testpmd {
         self.say("set fwd io retry");
         // For 100 s at most; then it would drop.
         self.say("set burst tx delay 100 retry 1000000");
+        let from = self.child.log_len();
         self.say("start");
+        self.wait_for(from, "packets/burst");
     }
 
     /// Says something at its prompt.

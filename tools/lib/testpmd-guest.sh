@@ -2,13 +2,16 @@
 # A guest without a VM: DPDK's virtio-user driver under testpmd, on a vhost-user socket.
 # Needs tools/lib/common.sh.
 
-# start_testpmd_guest SOCKET LOG QUEUES MRG FORWARD_ARGS...: sets TESTPMD_GUEST.
+# start_testpmd_guest SOCKET LOG QUEUES MRG FORWARD_ARGS...: sets TESTPMD_GUEST. LOG is in a
+# temporary directory.
 # Both lcores on one core beside the worker's: the guest's other thread only prints.
 start_testpmd_guest() {
     local socket=$1 log=$2 queues=$3 mrg=$4 core
     shift 4
     core=$(allowed_cores | sed -n 1p)
-    dpdk-testpmd --lcores "0@$core,1@$core" --no-huge -m 128 --file-prefix="rw-guest-$BASHPID-$RANDOM" \
+    # EAL never removes its runtime directory (default: below /var/run): give it one that goes.
+    RUNTIME_DIRECTORY=$(dirname "$log") \
+        dpdk-testpmd --lcores "0@$core,1@$core" --no-huge -m 128 --file-prefix="guest-$RANDOM" \
         --no-pci --no-telemetry --log-level=warning \
         --vdev "net_virtio_user0,path=$socket,queues=$queues,queue_size=1024,mac=52:54:00:00:00:02,mrg_rxbuf=$mrg" \
         -- --rxq="$queues" --txq="$queues" --stats-period=1 --total-num-mbufs=16384 --auto-start "$@" \

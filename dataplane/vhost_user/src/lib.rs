@@ -4,7 +4,7 @@
 //! [`Ring`]s, which are given out to whoever implements [`Queues`], by value, and taken back before anything
 //! they point to changes. This crate knows no datapath and does not depend on DPDK.
 //!
-//! Where to look: [`session`](mod@session) is the loop, `messages` the table of what is served, `handler` and
+//! Where to look: `session` is the loop, `messages` the table of what is served, `handler` and
 //! `device` what each message does, `vring` what a ring needs before it can run, `memory` the mapping.
 
 mod config_space;

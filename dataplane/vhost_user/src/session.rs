@@ -5,17 +5,17 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tracing::{info, warn};
+use tracing::info;
 use vhost::vhost_user::{BackendReqHandler, Error as VhostError};
 
 use crate::device::Device;
 use crate::messages::{self, Message, Refusal, SET_VRING_ENABLE};
 use crate::refusal::Refused;
-use crate::wire::{Fds, Header, Next, Wire};
+use crate::wire::{Header, Next, Received, Relay, Wire};
 use crate::{DeviceOptions, Queues};
 
-/// Why a session ended, other than by the frontend closing the connection or by `stop`. Each has been logged
-/// with the guest's name already.
+/// Why a session ended, other than by the frontend closing the connection or by `stop`. The caller logs it;
+/// what was refused before is logged already.
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
     /// The header has another version than 1, or flags that do not exist: this is no vhost-user.
@@ -30,10 +30,6 @@ pub enum SessionError {
         /// What it announces.
         payload: usize,
     },
-    /// A message's header came in parts, with file descriptors attached to the first: its length cannot be
-    /// known before taking them.
-    #[error("a header arrived in pieces, with file descriptors")]
-    Torn,
     /// Part of a message came, and then nothing for 5 seconds.
     #[error("the rest of a message did not arrive")]
     Unfinished,
@@ -52,9 +48,9 @@ pub enum SessionError {
     /// The socket failed.
     #[error("the connection failed: {0}")]
     Io(#[from] io::Error),
-    /// The `vhost` crate lost its place in the stream of messages.
-    #[error("receiving {message} failed: {cause}")]
-    Receive {
+    /// The `vhost` crate stopped in the middle of a message.
+    #[error("{message} was not understood: {cause}")]
+    Undigested {
         /// The message's name.
         message: &'static str,
         /// What the crate says.
@@ -87,7 +83,7 @@ pub fn serve(
     match &ended {
         Ok(Ended::Stopped) => info!(guest, "frontend left alone: asked to stop"),
         Ok(Ended::Closed) => info!(guest, "frontend disconnected"),
-        Err(cause) => warn!(guest, "frontend dropped: {cause}"),
+        Err(_) => {} // the caller's to log
     }
     ended.map(|_| ())
 }
@@ -99,8 +95,9 @@ enum Ended {
 
 struct Session<'a> {
     device: Arc<Mutex<Device<'a>>>,
-    crate_handler: BackendReqHandler<Mutex<Device<'a>>>,
     wire: Wire<'a>,
+    relay: Relay,
+    crate_handler: BackendReqHandler<Mutex<Device<'a>>>,
 }
 
 fn lock<'m, 'a>(device: &'m Mutex<Device<'a>>) -> MutexGuard<'m, Device<'a>> {
@@ -113,10 +110,9 @@ impl<'a> Session<'a> {
         device: Arc<Mutex<Device<'a>>>,
         stop: BorrowedFd<'a>,
     ) -> Result<Session<'a>, SessionError> {
-        stream.set_nonblocking(false)?;
-        let wire = Wire::new(stream.try_clone()?, stop)?;
-        let crate_handler = BackendReqHandler::from_stream(stream, device.clone());
-        Ok(Session { device, crate_handler, wire })
+        let (relay, theirs) = Relay::new()?;
+        let crate_handler = BackendReqHandler::from_stream(theirs, device.clone());
+        Ok(Session { device, wire: Wire::new(stream, stop), relay, crate_handler })
     }
 
     fn run(&mut self) -> Result<Ended, SessionError> {
@@ -124,50 +120,47 @@ impl<'a> Session<'a> {
             match self.wire.next()? {
                 Next::Closed => return Ok(Ended::Closed),
                 Next::Stopped => return Ok(Ended::Stopped),
-                Next::Message(header) => self.serve(header)?,
+                Next::Message(received) => self.serve(received)?,
             }
         }
     }
 
-    /// Carries out or refuses the message at hand; in any case takes it off the socket.
-    fn serve(&mut self, header: Header) -> Result<(), SessionError> {
-        let message = messages::message(header.code);
-        if let Err(cause) = self.check(message, header)? {
+    /// Carries out or refuses a message.
+    fn serve(&mut self, received: Received) -> Result<(), SessionError> {
+        let (header, message) = (received.header, messages::message(received.header.code));
+        if let Err(cause) = self.check(message, &received) {
             lock(&self.device).journal.refused(message.name, &cause);
-            self.wire.take(header)?;
             return self.refuse(message, header);
         }
         match header.code {
-            SET_VRING_ENABLE => self.set_vring_enable(message, header),
-            _ => self.hand_over(message, header),
+            SET_VRING_ENABLE => self.set_vring_enable(message, &received),
+            _ => self.hand_over(message, received),
         }
     }
 
     /// Whether a message looks as it should: what the `vhost` crate would stumble over, or refuse without an
     /// answer, does not get there.
-    fn check(&self, message: &Message, header: Header) -> Result<Result<(), Refused>, SessionError> {
-        let Some(shape) = &message.served else { return Ok(Err(Refused::NotServed)) };
-        if header.is_reply() {
-            return Ok(Err(Refused::Reply));
+    fn check(&self, message: &Message, received: &Received) -> Result<(), Refused> {
+        let shape = message.served.as_ref().ok_or(Refused::NotServed)?;
+        if received.header.is_reply() {
+            return Err(Refused::Reply);
         }
-        if !shape.payload.contains(&header.payload) {
-            return Ok(Err(Refused::Payload { found: header.payload }));
+        let found = received.payload().len();
+        if !shape.payload.contains(&found) {
+            return Err(Refused::Payload { found });
         }
-        // A peek at a message without descriptors shows those of the message behind it (Linux goes on to the
-        // next buffer), so only where some are due is their number known to be wrong. Where none are due, the
-        // crate finds and closes them.
-        if !shape.fds.contains(&0) {
-            match self.wire.count_fds()? {
-                Fds::Lost => return Ok(Err(Refused::FdsLost)),
-                Fds::Closed(found) if !shape.fds.contains(&found) => return Ok(Err(Refused::Fds { found })),
-                Fds::Closed(_) => {}
-            }
+        if received.lost {
+            return Err(Refused::FdsLost);
+        }
+        let found = received.attached;
+        if !shape.fds.contains(&found) {
+            return Err(Refused::Fds { found });
         }
         if !lock(&self.device).has_protocol_feature(shape.feature) {
             let names = crate::features::protocol_feature_names(shape.feature.bits());
-            return Ok(Err(Refused::Inactive(names.join(", "))));
+            return Err(Refused::Inactive(names.join(", ")));
         }
-        Ok(Ok(()))
+        Ok(())
     }
 
     /// Refuses a message that nobody has answered.
@@ -187,37 +180,32 @@ impl<'a> Session<'a> {
     }
 
     /// SET_VRING_ENABLE. The `vhost` crate refuses it before SET_FEATURES, when QEMU sends it first.
-    fn set_vring_enable(&mut self, message: &Message, header: Header) -> Result<(), SessionError> {
-        let payload = self.wire.take(header)?;
+    fn set_vring_enable(&mut self, message: &Message, received: &Received) -> Result<(), SessionError> {
+        let payload = received.payload();
         let word =
             |at: usize| u32::from_ne_bytes([payload[at], payload[at + 1], payload[at + 2], payload[at + 3]]);
         let (ring, value) = (word(0), word(4));
         let done = lock(&self.device).carry_out(message.name, |device| device.set_enabled(ring, value));
-        self.ack(header, done.is_err().into())
+        self.ack(received.header, done.is_err().into())
     }
 
-    /// Lets the `vhost` crate receive the message, call our handler, and answer.
-    fn hand_over(&mut self, message: &'static Message, header: Header) -> Result<(), SessionError> {
+    /// Lets the `vhost` crate decode the message, call our handler, and answer.
+    fn hand_over(&mut self, message: &'static Message, received: Received) -> Result<(), SessionError> {
+        let header = received.header;
         lock(&self.device).called = false;
-        let Err(cause) = self.crate_handler.handle_request() else { return Ok(()) };
-        match cause {
-            // What these have taken off the socket is unknown.
-            VhostError::PartialMessage
-            | VhostError::Disconnected
-            | VhostError::SocketBroken(_)
-            | VhostError::SocketError(_)
-            | VhostError::SocketConnect(_)
-            | VhostError::SocketRetry(_) => {
-                return Err(SessionError::Receive { message: message.name, cause });
-            }
+        self.relay.put(received)?;
+        let handled = self.crate_handler.handle_request();
+        self.relay.pass_on(&self.wire)?;
+        let Err(cause) = handled else { return Ok(()) };
+        if !self.relay.is_empty()? {
+            return Err(SessionError::Undigested { message: message.name, cause });
+        }
+        if lock(&self.device).called {
             // Our handler refused, and has logged it. The crate has answered, if it was a matter of an ack.
-            _ if lock(&self.device).called => {
-                return match message.refusal {
-                    Refusal::HangUp => Err(SessionError::Unanswerable { message: message.name }),
-                    _ => Ok(()),
-                };
-            }
-            _ => {}
+            return match message.refusal {
+                Refusal::HangUp => Err(SessionError::Unanswerable { message: message.name }),
+                _ => Ok(()),
+            };
         }
         // The crate itself refused.
         let acked = matches!(message.refusal, Refusal::AckByCrate)

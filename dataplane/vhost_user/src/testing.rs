@@ -58,7 +58,7 @@ pub(crate) struct Guest {
 impl Guest {
     pub fn new(len: u64) -> Guest {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let name = format!("vhost-user-test-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        let name = format!("vhost-user-test-{:05}", NUMBER.fetch_add(1, Ordering::Relaxed));
         let file = File::from(memfd_create(&name, MemfdFlags::CLOEXEC).unwrap());
         file.set_len(len).unwrap();
         Guest { name, file, len }

@@ -1,29 +1,35 @@
-//! The socket beside the `vhost` crate: looking before it reads, and what it does not read.
+//! The connection: whole messages in, replies out, and never blocked in either.
 //!
-//! The crate reads with blocking calls, takes no more than 32 file descriptors, loses its place in the
-//! stream when it dislikes a header, and retries for ever when a send times out. So it is let at the socket
-//! only when a whole message that looks right has arrived and a reply has room; then it does not block.
+//! The `vhost` crate reads with blocking calls, takes no more than 32 file descriptors, loses its place in
+//! the stream when it dislikes a header, and retries for ever when a send times out. So it is not let at the
+//! frontend's socket: messages are received here, and those that look right are handed to it over a
+//! [`Relay`].
 //!
-//! Looking is a peek without a control buffer, which takes neither bytes nor file descriptors, and FIONREAD,
-//! which counts all bytes queued (a peek stops at bytes that carry file descriptors).
+//! Looking ahead with MSG_PEEK would not do: Linux goes on to the buffer behind the one peeked at, so the
+//! file descriptors it shows may be those of the next message.
 
-use std::io::{self, IoSliceMut};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
-use rustix::io::{Errno, ioctl_fionread};
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, recv, recvmsg, send};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, send, sendmsg,
+};
 
 use crate::messages::{HEADER_LEN, MAX_PAYLOAD};
 use crate::session::SessionError;
 
 /// How long the rest of a message may take to arrive, and the frontend to make room for a reply.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Most file descriptors the kernel attaches to one message (SCM_MAX_FD).
+/// Most file descriptors the kernel attaches to one piece of a message (SCM_MAX_FD).
 const MAX_FDS: usize = 253;
+/// As many as are kept of a message's: no message has more than 8, and the others count only.
+const KEPT_FDS: usize = 9;
 
 const VERSION: u32 = 1;
 const REPLY: u32 = 1 << 2;
@@ -34,11 +40,11 @@ const NEED_REPLY: u32 = 1 << 3;
 pub(crate) struct Header {
     pub code: u32,
     flags: u32,
-    pub payload: usize,
+    payload: usize,
 }
 
 impl Header {
-    fn parse(bytes: [u8; HEADER_LEN]) -> Result<Header, SessionError> {
+    fn parse(bytes: &[u8; HEADER_LEN]) -> Result<Header, SessionError> {
         let word = |at: usize| u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
         let (code, flags, payload) = (word(0), word(4), word(8) as usize);
         if flags & !(REPLY | NEED_REPLY) != VERSION {
@@ -59,187 +65,205 @@ impl Header {
     }
 }
 
+/// A message as it arrives.
+#[derive(Default)]
+struct Arriving {
+    bytes: Vec<u8>,
+    fds: Vec<OwnedFd>,
+    attached: usize,
+    lost: bool,
+}
+
+impl Arriving {
+    /// Whether all of it is here; otherwise `Err` says how many bytes are to come, as far as is known.
+    fn header(&self) -> Result<Result<Header, usize>, SessionError> {
+        let Some(header) = self.bytes.first_chunk() else { return Ok(Err(HEADER_LEN - self.bytes.len())) };
+        let header = Header::parse(header)?;
+        match (HEADER_LEN + header.payload).saturating_sub(self.bytes.len()) {
+            0 => Ok(Ok(header)),
+            missing => Ok(Err(missing)),
+        }
+    }
+}
+
+/// A whole message. Its file descriptors are closed with it.
+pub(crate) struct Received {
+    pub header: Header,
+    bytes: Vec<u8>,
+    fds: Vec<OwnedFd>,
+    /// File descriptors that came with it.
+    pub attached: usize,
+    /// Whether there were more than this process may still open.
+    pub lost: bool,
+}
+
+impl Received {
+    pub fn payload(&self) -> &[u8] {
+        &self.bytes[HEADER_LEN..]
+    }
+}
+
 /// What comes next.
 pub(crate) enum Next {
-    /// A whole message is there, and there is room for a reply.
-    Message(Header),
+    Message(Received),
     /// The frontend has closed the connection.
     Closed,
     /// `stop` became readable.
     Stopped,
 }
 
-/// What is there already.
-enum Queued {
-    Nothing,
-    Part,
-    Message(Header),
-    Closed,
-}
-
-/// File descriptors that came with a message; all closed again.
-pub(crate) enum Fds {
-    Closed(usize),
-    /// There were more than this process may still open.
-    Lost,
+/// Whether waiting has come to an end.
+enum Waited {
+    Ready,
+    Stopped,
+    TimedOut,
 }
 
 pub(crate) struct Wire<'a> {
     stream: UnixStream,
     stop: BorrowedFd<'a>,
-    epoll: rustix::fd::OwnedFd,
-    hung_up: bool,
 }
 
-const STREAM: u64 = 0;
-const STOP: u64 = 1;
-
 impl<'a> Wire<'a> {
-    pub fn new(stream: UnixStream, stop: BorrowedFd<'a>) -> io::Result<Wire<'a>> {
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        // Edge-triggered, so that half a message does not wake us again and again.
-        let news = epoll::EventFlags::IN | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
-        epoll::add(&epoll, &stream, epoll::EventData::new_u64(STREAM), news)?;
-        epoll::add(&epoll, stop, epoll::EventData::new_u64(STOP), epoll::EventFlags::IN)?;
-        Ok(Wire { stream, stop, epoll, hung_up: false })
+    pub fn new(stream: UnixStream, stop: BorrowedFd<'a>) -> Wire<'a> {
+        Wire { stream, stop }
     }
 
     /// Waits for a whole message and for room for its reply.
     pub fn next(&mut self) -> Result<Next, SessionError> {
+        let mut arriving = Arriving::default();
         let mut deadline = None;
         loop {
-            let queued = self.look()?;
-            let timeout = match queued {
-                Queued::Closed => return Ok(Next::Closed),
-                Queued::Nothing => None,
-                Queued::Message(_) => Some(Duration::ZERO),
-                Queued::Part if self.hung_up => return Err(SessionError::Truncated),
-                Queued::Part => {
-                    let deadline = *deadline.get_or_insert_with(|| Instant::now() + PATIENCE);
-                    let left = deadline.saturating_duration_since(Instant::now());
-                    if left.is_zero() {
-                        return Err(SessionError::Unfinished);
-                    }
-                    Some(left)
-                }
+            let missing = match arriving.header()? {
+                Ok(header) => return self.when_there_is_room(header, arriving),
+                Err(missing) => missing,
             };
-            if self.wait(timeout)? {
-                return Ok(Next::Stopped);
+            if !arriving.bytes.is_empty() {
+                deadline.get_or_insert_with(|| Instant::now() + PATIENCE);
             }
-            if let Queued::Message(header) = queued {
-                return if self.wait_for_room()? { Ok(Next::Message(header)) } else { Ok(Next::Stopped) };
+            // Asked each time, so that a frontend that never pauses cannot keep a stop from being seen.
+            match self.wait(PollFlags::IN, deadline)? {
+                Waited::Stopped => return Ok(Next::Stopped),
+                Waited::TimedOut => return Err(SessionError::Unfinished),
+                Waited::Ready => {}
+            }
+            match self.receive(missing, &mut arriving) {
+                Ok(0) if arriving.bytes.is_empty() => return Ok(Next::Closed),
+                Ok(0) => return Err(SessionError::Truncated),
+                Ok(_) | Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(Errno::CONNRESET) => return Ok(Next::Closed),
+                Err(errno) => return Err(io::Error::from(errno).into()),
             }
         }
     }
 
-    /// Looks at what is queued, without taking it.
-    fn look(&self) -> Result<Queued, SessionError> {
-        let mut bytes = [0; HEADER_LEN];
-        let peeked = match recv(&self.stream, &mut bytes[..], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
-            Ok((_, 0)) | Err(Errno::CONNRESET) => return Ok(Queued::Closed),
-            Ok((_, peeked)) => peeked,
-            Err(Errno::AGAIN | Errno::INTR) => return Ok(Queued::Nothing),
-            Err(errno) => return Err(io::Error::from(errno).into()),
-        };
-        let queued = ioctl_fionread(&self.stream).map_err(io::Error::from)? as usize;
-        if peeked < HEADER_LEN {
-            // More is queued than a peek shows: file descriptors came with the first part of a header.
-            return if queued >= HEADER_LEN { Err(SessionError::Torn) } else { Ok(Queued::Part) };
+    /// Waits until a reply fits the socket: a quarter of its send buffer at most is in use then, and a reply
+    /// is far shorter than the rest.
+    fn when_there_is_room(&self, header: Header, whole: Arriving) -> Result<Next, SessionError> {
+        let Arriving { bytes, fds, attached, lost } = whole;
+        match self.wait(PollFlags::OUT, Some(Instant::now() + PATIENCE))? {
+            Waited::Ready => Ok(Next::Message(Received { header, bytes, fds, attached, lost })),
+            Waited::Stopped => Ok(Next::Stopped),
+            Waited::TimedOut => Err(SessionError::NotReading),
         }
-        let header = Header::parse(bytes)?;
-        let whole = queued >= HEADER_LEN + header.payload;
-        Ok(if whole { Queued::Message(header) } else { Queued::Part })
     }
 
-    /// Waits for news on the socket; whether the session is to stop.
-    fn wait(&mut self, timeout: Option<Duration>) -> Result<bool, SessionError> {
-        // Rounded up to a millisecond, which is what epoll counts in.
-        let timeout = timeout.map(|left| Timespec {
-            tv_sec: left.as_secs() as i64,
-            tv_nsec: left.subsec_millis() as i64 * 1_000_000 + if left.is_zero() { 0 } else { 1_000_000 },
-        });
-        let mut events = Vec::with_capacity(2);
-        match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), timeout.as_ref()) {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(errno) => return Err(io::Error::from(errno).into()),
-        }
-        let gone = epoll::EventFlags::RDHUP | epoll::EventFlags::HUP | epoll::EventFlags::ERR;
-        self.hung_up |= events.iter().any(|event| {
-            let flags = event.flags;
-            event.data.u64() == STREAM && flags.intersects(gone)
-        });
-        Ok(events.iter().any(|event| event.data.u64() == STOP))
-    }
-
-    /// Waits until a reply fits the socket: a quarter of its send buffer at most is in use, and a reply is
-    /// far shorter than the rest. False: the session is to stop.
-    fn wait_for_room(&self) -> Result<bool, SessionError> {
-        let deadline = Instant::now() + PATIENCE;
+    fn wait(&self, flags: PollFlags, deadline: Option<Instant>) -> Result<Waited, SessionError> {
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos() as i64 };
-            let mut fds = [PollFd::new(&self.stream, PollFlags::OUT), PollFd::new(&self.stop, PollFlags::IN)];
-            match poll(&mut fds, Some(&timeout)) {
-                Ok(0) => return Err(SessionError::NotReading),
-                Ok(_) if !fds[1].revents().is_empty() => return Ok(false),
-                Ok(_) => return Ok(true),
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let timeout = left
+                .map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() });
+            let mut fds = [PollFd::new(&self.stop, PollFlags::IN), PollFd::new(&self.stream, flags)];
+            match poll(&mut fds, timeout.as_ref()) {
+                Ok(0) => return Ok(Waited::TimedOut),
+                Ok(_) if !fds[0].revents().is_empty() => return Ok(Waited::Stopped),
+                Ok(_) => return Ok(Waited::Ready),
                 Err(Errno::INTR) => {}
                 Err(errno) => return Err(io::Error::from(errno).into()),
             }
         }
     }
 
-    /// How many file descriptors come with the message at hand: they are received once more than the message
-    /// itself, and closed.
-    pub fn count_fds(&self) -> Result<Fds, SessionError> {
-        let mut byte = [0];
-        let (_, fds) = self.receive(&mut byte, RecvFlags::PEEK)?;
-        Ok(fds)
-    }
-
-    /// Takes the message at hand off the socket, closes its file descriptors, and returns its payload.
-    pub fn take(&self, header: Header) -> Result<Vec<u8>, SessionError> {
-        let mut message = vec![0; HEADER_LEN + header.payload];
-        let mut taken = 0;
-        while taken < message.len() {
-            match self.receive(&mut message[taken..], RecvFlags::empty())? {
-                (0, _) => return Err(SessionError::Truncated),
-                (more, _) => taken += more,
-            }
-        }
-        Ok(message.split_off(HEADER_LEN))
-    }
-
-    fn receive(&self, bytes: &mut [u8], flags: RecvFlags) -> Result<(usize, Fds), SessionError> {
+    /// Receives at most `missing` bytes, and what is attached to them.
+    fn receive(&self, missing: usize, arriving: &mut Arriving) -> rustix::io::Result<usize> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
-        let flags = flags | RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
-        let received = recvmsg(&self.stream, &mut [IoSliceMut::new(bytes)], &mut control, flags);
-        let received = received.map_err(io::Error::from)?;
-        let fds = control.drain().map(|message| match message {
-            RecvAncillaryMessage::ScmRights(fds) => fds.count(),
-            _ => 0,
-        });
-        let fds = fds.sum();
-        let lost = received.flags.contains(rustix::net::ReturnFlags::CTRUNC);
-        Ok((received.bytes, if lost { Fds::Lost } else { Fds::Closed(fds) }))
+        let mut bytes = vec![0; missing];
+        let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+        let received = recvmsg(&self.stream, &mut [IoSliceMut::new(&mut bytes)], &mut control, flags)?;
+        arriving.bytes.extend_from_slice(&bytes[..received.bytes]);
+        arriving.lost |= received.flags.contains(ReturnFlags::CTRUNC);
+        for message in control.drain() {
+            let RecvAncillaryMessage::ScmRights(fds) = message else { continue };
+            for fd in fds {
+                arriving.attached += 1;
+                if arriving.fds.len() < KEPT_FDS {
+                    arriving.fds.push(fd);
+                }
+            }
+        }
+        Ok(received.bytes)
     }
 
-    /// Replies to the message at hand.
+    /// Replies to a message.
     pub fn reply(&self, header: Header, payload: &[u8]) -> Result<(), SessionError> {
         let words = [header.code, VERSION | REPLY, payload.len() as u32];
         let mut message: Vec<u8> = words.into_iter().flat_map(u32::to_ne_bytes).collect();
         message.extend_from_slice(payload);
-        let sent = send(&self.stream, &message, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
-        match sent.map_err(io::Error::from)? {
-            sent if sent == message.len() => Ok(()),
-            _ => Err(SessionError::NotReading),
+        self.send(&message)
+    }
+
+    fn send(&self, bytes: &[u8]) -> Result<(), SessionError> {
+        match send(&self.stream, bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
+            Ok(sent) if sent == bytes.len() => Ok(()),
+            Ok(_) | Err(Errno::AGAIN) => Err(SessionError::NotReading),
+            // It is gone; what it sent before that is still carried out.
+            Err(Errno::PIPE | Errno::CONNRESET) => Ok(()),
+            Err(errno) => Err(io::Error::from(errno).into()),
         }
     }
 }
 
-impl AsFd for Wire<'_> {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.stream.as_fd()
+/// A private socket whose other end the `vhost` crate serves, one whole message at a time: it never waits
+/// for bytes, and its replies always fit.
+pub(crate) struct Relay {
+    ours: UnixStream,
+    /// The crate's end once more, to see whether it read all of a message.
+    theirs: UnixStream,
+}
+
+impl Relay {
+    /// The relay, and the end for the `vhost` crate.
+    pub fn new() -> io::Result<(Relay, UnixStream)> {
+        let (ours, theirs) = UnixStream::pair()?;
+        Ok((Relay { ours, theirs: theirs.try_clone()? }, theirs))
+    }
+
+    /// Puts a message where the `vhost` crate will find it.
+    pub fn put(&self, message: Received) -> io::Result<()> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(KEPT_FDS))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let fds: Vec<_> = message.fds.iter().map(AsFd::as_fd).collect();
+        if !fds.is_empty() {
+            control.push(SendAncillaryMessage::ScmRights(&fds));
+        }
+        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        let sent = sendmsg(&self.ours, &[IoSlice::new(&message.bytes)], &mut control, flags)?;
+        if sent < message.bytes.len() { Err(io::ErrorKind::WriteZero.into()) } else { Ok(()) }
+    }
+
+    /// Passes on what the `vhost` crate has answered, if anything.
+    pub fn pass_on(&self, wire: &Wire<'_>) -> Result<(), SessionError> {
+        let mut reply = [0; HEADER_LEN + MAX_PAYLOAD];
+        match rustix::net::recv(&self.ours, &mut reply[..], RecvFlags::DONTWAIT) {
+            Ok((_, 0)) | Err(Errno::AGAIN) => Ok(()),
+            Ok((_, len)) => wire.send(&reply[..len]),
+            Err(errno) => Err(io::Error::from(errno).into()),
+        }
+    }
+
+    /// Whether the `vhost` crate has taken all of the message.
+    pub fn is_empty(&self) -> io::Result<bool> {
+        Ok(rustix::io::ioctl_fionread(&self.theirs)? == 0)
     }
 }

@@ -34,7 +34,7 @@ pub struct RingConfig {
 /// A ring that cannot be started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SetupError {
-    /// Virtio 1.2, 2.7: "Queue Size corresponds to the maximum number of buffers [and] is always a power of 2".
+    /// Virtio 1.2, 2.7: "Queue Size corresponds to the maximum number of buffers \[and\] is always a power of 2".
     #[error("queue size {0} is not a power of two from 1 to 32768")]
     Size(u16),
     /// One of the three areas is not aligned as virtio 1.2, 2.7 asks.

@@ -114,15 +114,15 @@ impl Eal {
 
         *state = State::Failed;
         let affinity = host::affinity();
-        init_raw(argv).map_err(|errno| EalError::Init { errno, args: choice.argv.clone() })?;
+        let started = init_raw(argv);
+        if choice.own_runtime_dir {
+            remove_runtime_dir();
+        }
+        started.map_err(|errno| EalError::Init { errno, args: choice.argv.clone() })?;
         // EAL pins its main thread to the CPUs of its lcore, which leave out CPU numbers it does
         // not know and are whatever `extra` says.
         if let Some(affinity) = &affinity {
             host::set_affinity(affinity);
-        }
-
-        if choice.own_runtime_dir {
-            remove_runtime_dir();
         }
 
         let handle = Arc::new(EalHandle(()));
@@ -157,7 +157,7 @@ fn init_raw(argv: Vec<CString>) -> Result<(), Errno> {
 /// Removes the directory EAL made and, without shared configuration, never uses: it would stay
 /// behind for good if this process were killed.
 fn remove_runtime_dir() {
-    // SAFETY: EAL is initialised; the string is static and NUL terminated.
+    // SAFETY: the string is static and NUL terminated, and empty before EAL has chosen one.
     let dir = unsafe { CStr::from_ptr(dpdk_sys::rte_eal_get_runtime_dir()) };
     let dir = Path::new(OsStr::from_bytes(dir.to_bytes()));
     if let Err(error) = std::fs::remove_dir(dir) {

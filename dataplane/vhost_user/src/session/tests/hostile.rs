@@ -245,17 +245,6 @@ fn what_is_no_vhost_user_ends_the_session() {
         let (ended, _) = client.ended();
         assert!(matches!(ended, Err(SessionError::Flags { .. } | SessionError::TooLong { .. })), "{ended:?}");
     }
-    // A header in pieces, the first of which carries descriptors.
-    let client = Client::connect(1);
-    let whole = message(12, 0, &[0; 8]);
-    client.raw(&whole[..6], &[null.as_fd()]);
-    client.raw(&whole[6..], &[]);
-    assert!(matches!(client.ended().0, Err(SessionError::Torn)));
-    // Descriptors within the payload.
-    let client = Client::connect(1);
-    client.raw(&message(2, 0, &FEATURES.to_ne_bytes())[..16], &[]);
-    client.raw(&[0; 4], &[null.as_fd()]);
-    assert!(matches!(client.ended().0, Err(SessionError::Receive { .. })));
     drop(null);
     assert_eq!(open_fds(), before);
 }
@@ -272,13 +261,16 @@ fn messages_in_pieces_are_put_together() {
         std::thread::sleep(Duration::from_millis(2));
     }
     assert_eq!(client.reply().unwrap().1, [0; 8]);
-    // Header with descriptors first, payload later.
+    // Descriptors on any piece of the message, the last one behind the others.
     let whole = message(5, NEED_REPLY, &table(&[guest.region(0)]));
-    client.raw(&whole[..12], &[guest.file.as_fd()]);
-    std::thread::sleep(Duration::from_millis(20));
-    client.raw(&whole[12..], &[]);
-    assert_eq!(client.reply().unwrap().1, [0; 8]);
-    assert_eq!(guest.mapped(), 1);
+    for (cut, with_first) in [(5, true), (12, true), (12, false), (30, false)] {
+        let fds = [guest.file.as_fd()];
+        client.raw(&whole[..cut], if with_first { &fds } else { &[] });
+        std::thread::sleep(Duration::from_millis(20));
+        client.raw(&whole[cut..], if with_first { &[] } else { &fds });
+        assert_eq!(client.reply().unwrap().1, [0; 8]);
+        assert_eq!(guest.mapped(), 1);
+    }
     client.close().0.unwrap();
 }
 
@@ -342,6 +334,54 @@ fn replies_that_nobody_reads_do_not_hang_us() {
             false => assert!(matches!(ended, Err(SessionError::NotReading)), "{ended:?}"),
         }
     }
+}
+
+/// Messages sent without waiting for answers: each gets its own descriptors, and none of its neighbours'.
+#[test]
+fn pipelined_messages_keep_their_descriptors_apart() {
+    let _alone = alone();
+    let guest = Guest::new(0x10000);
+    let mut client = Client::connect(1);
+    client.negotiate();
+    let eventfd = event();
+    let mut sent = Vec::new();
+    for _ in 0..20 {
+        let steps: [(u32, Vec<u8>, Vec<_>); 6] = [
+            (8, state(0, SIZE), vec![]),
+            (13, 0u64.to_ne_bytes().to_vec(), vec![eventfd.as_fd()]),
+            (10, state(0, 0), vec![]),
+            (5, table(&[guest.region(0)]), vec![guest.file.as_fd()]),
+            (14, 0x101u64.to_ne_bytes().to_vec(), vec![]),
+            (12, 1u64.to_ne_bytes().to_vec(), vec![eventfd.as_fd()]),
+        ];
+        for (code, payload, fds) in steps {
+            client.send(code, NEED_REPLY, &payload, &fds);
+            sent.push(code);
+        }
+    }
+    for code in sent {
+        assert_eq!(client.reply(), Some((code, vec![0; 8])));
+    }
+    client.close().0.unwrap();
+}
+
+/// Pieces that carry 253 descriptors each do not add up.
+#[test]
+fn descriptors_on_every_byte_of_a_message_do_not_pile_up() {
+    let _alone = alone();
+    let mut client = Client::connect(1);
+    client.negotiate();
+    let before = open_fds();
+    let null = File::open("/dev/null").unwrap();
+    for byte in message(2, NEED_REPLY, &FEATURES.to_ne_bytes()) {
+        client.raw(&[byte], &[null.as_fd(); 253]);
+        assert!(open_fds() < before + 300);
+    }
+    assert_ne!(client.reply().unwrap().1, [0; 8]);
+    drop(null);
+    assert!(client.alive());
+    assert_eq!(open_fds(), before);
+    client.close().0.unwrap();
 }
 
 /// Flooded with messages it never runs out of, the session still stops.
