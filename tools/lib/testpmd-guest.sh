@@ -6,11 +6,12 @@
 # temporary directory.
 # Both lcores on one core beside the worker's: the guest's other thread only prints.
 start_testpmd_guest() {
-    local socket=$1 log=$2 queues=$3 mrg=$4 core
+    local socket=$1 log=$2 queues=$3 mrg=$4 core runtime
     shift 4
     core=$(allowed_cores | sed -n 1p)
     # EAL never removes its runtime directory (default: below /var/run): give it one that goes.
-    RUNTIME_DIRECTORY=$(dirname "$log") \
+    runtime=$(dirname "$log")
+    RUNTIME_DIRECTORY=$runtime \
         dpdk-testpmd --lcores "0@$core,1@$core" --no-huge -m 128 --file-prefix="guest-$RANDOM" \
         --no-pci --no-telemetry --log-level=warning \
         --vdev "net_virtio_user0,path=$socket,queues=$queues,queue_size=1024,mac=52:54:00:00:00:02,mrg_rxbuf=$mrg" \

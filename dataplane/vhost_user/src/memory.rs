@@ -98,8 +98,12 @@ impl Mapping {
 #[derive(Clone)]
 struct Mapped {
     id: RegionId,
-    offset: usize,
+    offset: u64,
+    /// Device and inode of the file.
+    file: (u64, u64),
     mapping: Arc<Mapping>,
+    /// How often the frontend has added it. QEMU 7.2 adds and removes each region once for every queue pair.
+    adds: u32,
 }
 
 impl Mapped {
@@ -124,11 +128,11 @@ impl Mapped {
         }
         let block = if fs.f_type == HUGETLBFS_MAGIC { fs.f_bsize as u64 } else { page_size() };
         let mapping = Mapping::new(&file, end, block).map_err(io)?;
-        Ok(Mapped { id, offset: offset as usize, mapping: Arc::new(mapping) })
+        Ok(Mapped { id, offset, file: (stat.dev(), stat.ino()), mapping: Arc::new(mapping), adds: 1 })
     }
 
     fn region(&self) -> Region {
-        let host = self.mapping.at.cast::<u8>().wrapping_add(self.offset);
+        let host = self.mapping.at.cast::<u8>().wrapping_add(self.offset as usize);
         let RegionId { guest_addr, user_addr, len } = self.id;
         // SAFETY: offset + len lies within the mapping (checked in `new`), which the region keeps.
         unsafe { Region::new(guest_addr, user_addr, len, host, self.mapping.clone()) }
@@ -159,8 +163,16 @@ impl Table {
         Ok(Table { regions, memory })
     }
 
-    /// This table with one more region.
+    /// This table with one more region. The very same region once more must be removed once more.
     pub fn with(&self, id: RegionId, offset: u64, file: File) -> Result<Table, MapError> {
+        if let Some(at) = self.regions.iter().position(|region| region.id == id && region.offset == offset) {
+            let stat = file.metadata().map_err(|cause| MapError::Io { region: id, cause })?;
+            if self.regions[at].file == (stat.dev(), stat.ino()) {
+                let mut again = self.clone();
+                again.regions[at].adds = self.regions[at].adds.saturating_add(1);
+                return Ok(again);
+            }
+        }
         if self.regions.len() >= MAX_REGIONS {
             return Err(MapError::Full);
         }
@@ -168,10 +180,15 @@ impl Table {
         Table::of(self.regions.iter().cloned().chain([added]).collect())
     }
 
-    /// This table without the region `id`. The offset does not count: QEMU sends 0.
+    /// This table without the region `id`, or with it once less. The offset does not count: QEMU sends 0.
     pub fn without(&self, id: RegionId) -> Result<Table, MapError> {
         let at = self.regions.iter().position(|region| region.id == id);
         let at = at.ok_or(MapError::NotFound { region: id })?;
+        if self.regions[at].adds > 1 {
+            let mut still = self.clone();
+            still.regions[at].adds -= 1;
+            return Ok(still);
+        }
         let mut rest = self.regions.clone();
         rest.remove(at);
         Table::of(rest)

@@ -41,6 +41,20 @@ fn a_mapping_lives_as_long_as_any_table_that_shows_it() {
 }
 
 #[test]
+fn the_same_region_added_twice_is_mapped_once_and_removed_twice() {
+    let _alone = alone();
+    let (guest, other) = (Guest::new(0x1000), Guest::new(0x1000));
+    let add = |table: &Table, guest: &Guest| table.with(id(0x1000), 0, guest.file.try_clone().unwrap());
+    let once = add(&Table::default(), &guest).unwrap();
+    let twice = add(&once, &guest).unwrap();
+    assert_eq!((twice.regions(), guest.mapped()), (1, 1));
+    assert!(matches!(add(&twice, &other), Err(MapError::Table(MemoryError::Overlap { .. }))));
+    let once = twice.without(id(0x1000)).unwrap();
+    assert_eq!((once.regions(), guest.mapped()), (1, 1));
+    assert!(once.without(id(0x1000)).unwrap().memory().is_none());
+}
+
+#[test]
 fn mappings_stay_out_of_core_dumps() {
     let _alone = alone();
     let guest = Guest::new(0x1000);
