@@ -27,23 +27,24 @@ pub const TO: usize = 0;
 pub const FROM: usize = 1;
 /// VHOST_USER_F_PROTOCOL_FEATURES.
 const PROTOCOL_FEATURES: u32 = 30;
-/// Entries of each ring.
-const SIZE: u16 = 256;
+/// Entries of each ring, and buffers for it.
+pub const SIZE: u16 = 4096;
 /// Bytes of each buffer, virtio-net header included.
 const BUFFER: u64 = 2048;
 /// virtio-net header (virtio 1.2, 5.1.6).
 const HEADER: u64 = 12;
 /// Bytes of guest memory for one ring with its buffers.
-const RING: u64 = 1 << 20;
+const RING: u64 = 16 << 20;
 /// Where in it the areas are.
-const AVAIL: u64 = 0x2000;
-const USED: u64 = 0x4000;
-const BUFFERS: u64 = 0x8000;
+const AVAIL: u64 = 0x1_0000;
+const USED: u64 = 0x1_4000;
+const BUFFERS: u64 = 0x2_0000;
 
 /// One virtqueue, the driver's side.
 pub struct BareRing {
     memory: Arc<GuestMemoryMmap>,
     base: u64,
+    sends: bool,
     /// Buffers posted, and used entries seen, modulo 2^16 as in the rings.
     posted: u16,
     seen: u16,
@@ -51,63 +52,49 @@ pub struct BareRing {
     pub total: u64,
     /// Used entries that were not as expected.
     pub wrong: Vec<String>,
-    frame: Option<Vec<u8>>,
 }
 
 impl BareRing {
-    /// A ring at `base`, whose buffers hold `frame` (it sends), or room for one (it receives).
-    fn new(memory: Arc<GuestMemoryMmap>, base: u64, frame: Option<Vec<u8>>) -> BareRing {
-        let ring = BareRing { memory, base, posted: 0, seen: 0, total: 0, wrong: Vec::new(), frame };
-        let length = ring.frame.as_ref().map_or(BUFFER, |frame| HEADER + frame.len() as u64) as u32;
-        let flags = if ring.frame.is_some() { 0 } else { VRING_DESC_F_WRITE as u16 };
+    /// A ring at `base`, whose buffers hold `frame` (it sends), or room for one (it receives). Frames are
+    /// numbered as `frames` does, but by their buffer. Nothing of this changes any more: to post a buffer is
+    /// to move the avail index, which is quick.
+    fn new(memory: Arc<GuestMemoryMmap>, base: u64, frame: Option<&[u8]>) -> BareRing {
+        let sends = frame.is_some();
+        let ring = BareRing { memory, base, sends, posted: 0, seen: 0, total: 0, wrong: Vec::new() };
+        let length = frame.map_or(BUFFER, |frame| HEADER + frame.len() as u64) as u32;
+        let flags = if sends { 0 } else { VRING_DESC_F_WRITE as u16 };
         for i in 0..u64::from(SIZE) {
-            ring.write(16 * i, ring.base + BUFFERS + i * BUFFER);
-            ring.write(16 * i + 8, length);
-            ring.write(16 * i + 12, flags);
-            if let Some(frame) = &ring.frame {
-                let address = GuestAddress(ring.base + BUFFERS + i * BUFFER + HEADER);
-                ring.memory.write_slice(frame, address).expect("a buffer");
+            let buffer = BUFFERS + i * BUFFER;
+            ring.store(16 * i, ring.base + buffer);
+            ring.store(16 * i + 8, length);
+            ring.store(16 * i + 12, flags);
+            ring.store(AVAIL + 4 + 2 * i, i as u16);
+            if let Some(frame) = frame {
+                let write = |bytes, offset| {
+                    let address = GuestAddress(ring.base + buffer + HEADER + offset);
+                    ring.memory.write_slice(bytes, address).expect("a buffer");
+                };
+                write(frame, 0);
+                write(&i.to_be_bytes(), 14);
             }
         }
-        ring.write(AVAIL, VRING_AVAIL_F_NO_INTERRUPT as u16);
+        ring.store(AVAIL, VRING_AVAIL_F_NO_INTERRUPT as u16);
         ring
     }
 
-    fn write<T: vm_memory::AtomicAccess>(&self, offset: u64, value: T) {
+    fn store<T: vm_memory::AtomicAccess>(&self, offset: u64, value: T) {
         let address = GuestAddress(self.base + offset);
-        self.memory.store(value, address, Ordering::Relaxed).expect("an address of a ring");
-    }
-
-    fn read<T: vm_memory::AtomicAccess>(&self, offset: u64) -> T {
-        self.memory.load(GuestAddress(self.base + offset), Ordering::Relaxed).expect("an address of a ring")
+        // Release: what an index stands for is there before the index.
+        self.memory.store(value, address, Ordering::Release).expect("an address of a ring");
     }
 
     /// Posts every buffer that is free.
     pub fn post(&mut self) {
-        let free = SIZE - self.posted.wrapping_sub(self.seen);
-        if free == 0 {
-            return;
+        let all = self.seen.wrapping_add(SIZE);
+        if self.posted != all {
+            self.posted = all;
+            self.store(AVAIL + 2, all);
         }
-        for _ in 0..free {
-            let slot = u64::from(self.posted % SIZE);
-            self.write(AVAIL + 4 + 2 * slot, slot as u16);
-            if let Some(frame) = &self.frame {
-                // Frames are numbered as `frames` does: in the eight bytes behind the Ethernet header.
-                let number = self.total + u64::from(self.posted.wrapping_sub(self.seen));
-                debug_assert!(frame.len() >= 22);
-                let address = GuestAddress(self.base + BUFFERS + slot * BUFFER + HEADER + 14);
-                self.memory.write_slice(&number.to_be_bytes(), address).expect("a buffer");
-            }
-            self.posted = self.posted.wrapping_add(1);
-        }
-        let index = GuestAddress(self.base + AVAIL + 2);
-        // Release: entries and buffers are there before the index says so.
-        self.memory.store(self.posted, index, Ordering::Release).expect("the avail index");
-    }
-
-    /// Buffers posted so far, modulo 2^16.
-    pub fn posted(&self) -> u16 {
-        self.posted
     }
 
     /// The used index.
@@ -119,25 +106,34 @@ impl BareRing {
     /// Looks at the used entries that are new. Whether there were any.
     pub fn collect(&mut self) -> bool {
         let used = self.used();
-        if used.wrapping_sub(self.seen) > self.posted.wrapping_sub(self.seen) {
-            let BareRing { posted, seen, .. } = *self;
+        let BareRing { posted, seen, .. } = *self;
+        if used.wrapping_sub(seen) > posted.wrapping_sub(seen) {
             self.wrong.push(format!("used index {used}, posted {posted}, seen {seen}"));
             return false;
         }
-        let any = used != self.seen;
         while self.seen != used {
-            let slot = u64::from(self.seen % SIZE);
-            let id: u32 = self.read(USED + 4 + 8 * slot);
-            let length: u32 = self.read(USED + 8 + 8 * slot);
-            let length_fits = if self.frame.is_some() { length == 0 } else { u64::from(length) > HEADER };
-            if u64::from(id) != slot || !length_fits {
-                self.wrong
-                    .push(format!("used entry {}: id {id}, length {length}, expected {slot}", self.total));
-            }
-            self.seen = self.seen.wrapping_add(1);
-            self.total += 1;
+            // As far as the ring goes before it starts anew.
+            let first = self.seen % SIZE;
+            let count = used.wrapping_sub(self.seen).min(SIZE - first);
+            self.check(first, count);
+            self.seen = self.seen.wrapping_add(count);
+            self.total += u64::from(count);
         }
-        any
+        used != seen
+    }
+
+    fn check(&mut self, first: u16, count: u16) {
+        let mut entries = vec![0; 8 * usize::from(count)];
+        let address = GuestAddress(self.base + USED + 4 + 8 * u64::from(first));
+        self.memory.read_slice(&mut entries, address).expect("the used ring");
+        for (slot, entry) in (u32::from(first)..).zip(entries.chunks_exact(8)) {
+            let word = |at: usize| u32::from_ne_bytes(entry[at..at + 4].try_into().expect("four bytes"));
+            let (id, length) = (word(0), word(4));
+            let fits = if self.sends { length == 0 } else { u64::from(length) > HEADER };
+            if id != slot || !fits {
+                self.wrong.push(format!("used entry in slot {slot}: id {id}, length {length}"));
+            }
+        }
     }
 }
 
@@ -162,7 +158,7 @@ impl BareGuest {
         frame[..14].copy_from_slice(&[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x88, 0xb5]);
         let rings = [
             BareRing::new(memory.clone(), TO as u64 * RING, None),
-            BareRing::new(memory.clone(), FROM as u64 * RING, Some(frame)),
+            BareRing::new(memory.clone(), FROM as u64 * RING, Some(&frame)),
         ];
         let kicks = [(); 2].map(|()| EventFd::new(0).expect("an eventfd"));
         let mut frontend = Frontend::connect(socket, 2).expect("a connection");

@@ -98,7 +98,7 @@ impl Daemon {
         });
     }
 
-    /// Waits until `count` says for `name` what is wanted, and nothing more moves.
+    /// Waits until `count` says at least what is wanted of port `name`.
     pub fn wait_count(
         &self,
         name: &str,

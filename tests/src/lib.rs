@@ -4,8 +4,9 @@
 //! - [`daemon`]: `ringwired` as a child, and what its API says
 //! - [`testpmd`]: DPDK's testpmd, as a guest (virtio-user) or as a NIC's peer
 //! - [`frames`], [`pcap`]: what is sent, and the files it is sent from and received into
-//! - [`feature_mask`]: a frontend that does not know some feature bits
+//! - [`relay`]: between a frontend and the backend: takes feature bits away, delays a start
 //! - [`bare_guest`]: a frontend of our own, ring by ring
+//! - [`namespace`]: a network to put a NIC into
 //! - [`child`], [`wait`], [`cores`]: processes, bounded waiting, who runs where
 //!
 //! Every wait is bounded and every child dies with its test: children stay in the test's process group,
@@ -15,9 +16,10 @@ pub mod bare_guest;
 pub mod child;
 pub mod cores;
 pub mod daemon;
-pub mod feature_mask;
 pub mod frames;
+pub mod namespace;
 pub mod pcap;
+pub mod relay;
 pub mod scene;
 pub mod testpmd;
 pub mod wait;

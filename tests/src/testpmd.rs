@@ -103,6 +103,8 @@ impl Testpmd {
         command.args(["-oL", "dpdk-testpmd", "--no-huge", "--no-pci", "--no-telemetry"]);
         command.args(["--lcores", &format!("0@{core},1@{core}"), "-m", &setup.memory.to_string()]);
         command.args(["--file-prefix", &prefix]);
+        // DPDK leaves a megabyte of run-time files behind for each prefix: they go with the test's directory.
+        command.env("RUNTIME_DIRECTORY", log.parent().expect("a directory"));
         setup.vdevs.iter().for_each(|vdev| {
             command.args(["--vdev", vdev]);
         });
