@@ -1,4 +1,4 @@
-//! Issue 2, point 5: a NIC that takes nothing for a while loses nothing of the guest's. The NIC is a memif,
+//! A NIC that takes nothing for a while loses nothing of the guest's. The NIC is a memif,
 //! whose other end is a process that can be stopped, or not be there yet; or a veth that is down.
 
 use std::path::PathBuf;

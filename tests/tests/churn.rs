@@ -1,4 +1,4 @@
-//! Issue 2, point 4: guests that die in the middle of their traffic, one after the other, leave nothing
+//! Guests that die in the middle of their traffic, one after the other, leave nothing
 //! behind, and the next one is served.
 
 use std::time::Duration;

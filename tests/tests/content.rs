@@ -1,4 +1,4 @@
-//! Issue 2, points 2 and 3: ten thousand frames each way between a virtio-user guest and a pcap NIC arrive
+//! Ten thousand frames each way between a virtio-user guest and a pcap NIC arrive
 //! unchanged and in order, whatever their layout in the guest's memory, and every counter on the way agrees.
 
 use std::path::PathBuf;
@@ -23,6 +23,7 @@ const SECONDS: u64 = 60;
 /// One way for a guest to lay out its buffers.
 #[derive(Clone, Copy)]
 struct Case {
+    packed: bool,
     mergeable: bool,
     indirect: bool,
     /// Bytes of data in a guest's mbuf: 1024, so that a long frame has nine of them (the first seven or less
@@ -49,7 +50,8 @@ fn write(paths: &[PathBuf], frames: &[Frames]) {
 
 fn setup(case: Case, port: String, files: &(Vec<PathBuf>, Vec<PathBuf>)) -> Setup {
     let mergeable = u8::from(case.mergeable);
-    let port = format!("{port},mrg_rxbuf={mergeable}");
+    let packed = u8::from(case.packed);
+    let port = format!("{port},mrg_rxbuf={mergeable},packed_vq={packed}");
     let mbufs = if case.room == SMALL { 24576 } else { 6144 };
     Setup {
         vdevs: vec![port, pcap_device("net_pcap0", &files.0, &files.1)],
@@ -131,6 +133,7 @@ fn assert_negotiated(daemon: &Daemon, case: Case) {
     let port = daemon.port("vm1");
     let features = &daemon::guest(&port).features;
     let has = |name: &str| features.iter().any(|feature| feature == name);
+    assert_eq!(has("VIRTIO_F_RING_PACKED"), case.packed, "{features:?}");
     assert_eq!(has("VIRTIO_NET_F_MRG_RXBUF"), case.mergeable, "{features:?}");
     assert_eq!(has("VIRTIO_RING_F_INDIRECT_DESC"), case.indirect, "{features:?}");
 }
@@ -158,10 +161,11 @@ fn assert_counters(daemon: &Daemon, into: &[Frames], out: &[Frames], (virtio, fi
 }
 
 macro_rules! cases {
-    ($($name:ident: $mergeable:literal $indirect:literal $room:ident $queues:literal;)*) => {
+    ($($name:ident: $format:ident $mergeable:literal $indirect:literal $room:ident $queues:literal;)*) => {
         $(#[test]
         fn $name() {
             run(Case {
+                packed: stringify!($format) == "packed",
                 mergeable: $mergeable,
                 indirect: $indirect,
                 room: $room,
@@ -172,20 +176,36 @@ macro_rules! cases {
 }
 
 cases! {
-    mergeable_indirect_large_1: true true LARGE 1;
-    mergeable_indirect_large_4: true true LARGE 4;
-    mergeable_indirect_small_1: true true SMALL 1;
-    mergeable_indirect_small_4: true true SMALL 4;
-    mergeable_direct_large_1: true false LARGE 1;
-    mergeable_direct_large_4: true false LARGE 4;
-    mergeable_direct_small_1: true false SMALL 1;
-    mergeable_direct_small_4: true false SMALL 4;
-    single_indirect_large_1: false true LARGE 1;
-    single_indirect_large_4: false true LARGE 4;
-    single_indirect_small_1: false true SMALL 1;
-    single_indirect_small_4: false true SMALL 4;
-    single_direct_large_1: false false LARGE 1;
-    single_direct_large_4: false false LARGE 4;
-    single_direct_small_1: false false SMALL 1;
-    single_direct_small_4: false false SMALL 4;
+    split_mergeable_indirect_large_1: split true true LARGE 1;
+    split_mergeable_indirect_large_4: split true true LARGE 4;
+    split_mergeable_indirect_small_1: split true true SMALL 1;
+    split_mergeable_indirect_small_4: split true true SMALL 4;
+    split_mergeable_direct_large_1: split true false LARGE 1;
+    split_mergeable_direct_large_4: split true false LARGE 4;
+    split_mergeable_direct_small_1: split true false SMALL 1;
+    split_mergeable_direct_small_4: split true false SMALL 4;
+    split_single_indirect_large_1: split false true LARGE 1;
+    split_single_indirect_large_4: split false true LARGE 4;
+    split_single_indirect_small_1: split false true SMALL 1;
+    split_single_indirect_small_4: split false true SMALL 4;
+    split_single_direct_large_1: split false false LARGE 1;
+    split_single_direct_large_4: split false false LARGE 4;
+    split_single_direct_small_1: split false false SMALL 1;
+    split_single_direct_small_4: split false false SMALL 4;
+    packed_mergeable_indirect_large_1: packed true true LARGE 1;
+    packed_mergeable_indirect_large_4: packed true true LARGE 4;
+    packed_mergeable_indirect_small_1: packed true true SMALL 1;
+    packed_mergeable_indirect_small_4: packed true true SMALL 4;
+    packed_mergeable_direct_large_1: packed true false LARGE 1;
+    packed_mergeable_direct_large_4: packed true false LARGE 4;
+    packed_mergeable_direct_small_1: packed true false SMALL 1;
+    packed_mergeable_direct_small_4: packed true false SMALL 4;
+    packed_single_indirect_large_1: packed false true LARGE 1;
+    packed_single_indirect_large_4: packed false true LARGE 4;
+    packed_single_indirect_small_1: packed false true SMALL 1;
+    packed_single_indirect_small_4: packed false true SMALL 4;
+    packed_single_direct_large_1: packed false false LARGE 1;
+    packed_single_direct_large_4: packed false false LARGE 4;
+    packed_single_direct_small_1: packed false false SMALL 1;
+    packed_single_direct_small_4: packed false false SMALL 4;
 }

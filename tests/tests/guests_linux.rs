@@ -1,4 +1,4 @@
-//! Issue 2, points 7 and 8: a real Linux guest in QEMU brings its interface up, pings and streams both ways
+//! A real Linux guest in QEMU brings its interface up, pings and streams both ways
 //! through the datapath; and ringwired, inside a VM, drives an emulated e1000e through vfio-pci.
 
 use std::path::{Path, PathBuf};
@@ -111,6 +111,7 @@ fn guest(queues: usize, mergeable: bool, options: &str) {
     let has = |feature| negotiated.contains(feature);
     println!("{negotiated}");
     assert_eq!(has("VIRTIO_NET_F_MRG_RXBUF"), mergeable);
+    assert_eq!(has("VIRTIO_F_RING_PACKED"), options.contains("packed=on"));
     assert_eq!(has("VIRTIO_NET_F_MQ"), queues > 1);
     assert_eq!(has("VIRTIO_RING_F_INDIRECT_DESC"), !options.contains("indirect_desc=off"));
     assert_eq!(has("VIRTIO_RING_F_EVENT_IDX"), !options.contains("event_idx=off"));
@@ -152,6 +153,21 @@ fn linux_guest_single_2() {
 #[test]
 fn linux_guest_plain_ring() {
     guest(1, false, "indirect_desc=off,event_idx=off");
+}
+
+#[test]
+fn linux_guest_packed_mergeable_2() {
+    guest(2, true, "packed=on");
+}
+
+#[test]
+fn linux_guest_packed_single_1() {
+    guest(1, false, "packed=on,event_idx=off");
+}
+
+#[test]
+fn linux_guest_packed_plain_ring() {
+    guest(1, true, "packed=on,indirect_desc=off,event_idx=off");
 }
 
 /// A driver from before virtio 1.0, whose header has 10 bytes.

@@ -1,4 +1,4 @@
-//! Issue 2, point 1: one command, from a vdev and a guest to packets counted on both sides.
+//! One command, from a vdev and a guest to packets counted on both sides.
 
 use std::path::Path;
 use std::process::Command;

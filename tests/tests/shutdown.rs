@@ -1,4 +1,4 @@
-//! Issue 2, point 6: rings are given back whole. After GET_VRING_BASE, and after SIGTERM under full load, what
+//! Rings are given back whole. After GET_VRING_BASE, and after SIGTERM under full load, what
 //! the backend has taken from a ring is exactly what it has published as used, and has passed on.
 
 use std::path::{Path, PathBuf};

@@ -6,7 +6,7 @@
 //! receives goes to guest pair j mod P.
 
 use dpdk::BURST_MAX;
-use port::guest::GuestPair;
+use port::guest::{GuestPair, Limits};
 use port::nic::NicPair;
 
 /// Bytes one queue may move in a turn before the next one has its turn (the seed's budget).
@@ -46,8 +46,8 @@ impl Lane {
             let (mut packets, mut bytes) = (0, 0);
             while packets < TURN_PACKETS && bytes < TURN_BYTES && nic.flush() {
                 let tx = &mut nic.tx;
-                let burst =
-                    guest.receive(&mut tx.held, BURST_MAX, TURN_BYTES - bytes, tx.max_frame, &tx.pool);
+                let limits = Limits { packets: BURST_MAX, bytes: TURN_BYTES - bytes, frame: tx.max_frame };
+                let burst = guest.receive(&mut tx.held, limits, &tx.pool);
                 packets += burst.packets;
                 bytes += burst.bytes;
                 nic.flush();

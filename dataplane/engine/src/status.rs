@@ -101,7 +101,9 @@ fn guest_port(guest: &Guest) -> Port {
             .map(|index| {
                 let counters = &guest.counters[usize::from(index / 2)];
                 let state = seen.frontend.queues.get(usize::from(index));
-                queue(index, counters, state, wire.owner(index / 2))
+                let packed = vhost_user::features::is_packed(seen.frontend.features);
+                let format = if packed { "packed" } else { "split" };
+                queue(index, counters, state, format, wire.owner(index / 2))
             })
             .collect()
     };
@@ -136,6 +138,7 @@ fn queue(
     index: u16,
     counters: &GuestCounters,
     state: Option<&vhost_user::QueueState>,
+    format: &str,
     owner: Option<usize>,
 ) -> Queue {
     let ring: &RingCounters = if index.is_multiple_of(2) { &counters.to } else { &counters.from };
@@ -146,7 +149,7 @@ fn queue(
         enabled: state.is_some_and(|state| state.enabled),
         owner: owner.map_or_else(|| PARKED.to_owned(), worker_name),
         size: state.map_or(0, |state| state.size),
-        format: if started { "split" } else { "none" }.to_owned(),
+        format: if started { format } else { "none" }.to_owned(),
         used: ring.used.get(),
         calls: ring.calls.get(),
         calls_suppressed: ring.calls_suppressed.get(),

@@ -146,7 +146,7 @@ pub struct Queue {
     pub owner: String,
     /// Entries; 0 before the frontend has set it.
     pub size: u16,
-    /// `split`; `none` before the ring was started.
+    /// `split` or `packed`; `none` before the ring was started.
     pub format: String,
     /// Chains returned to the guest as used.
     pub used: u64,

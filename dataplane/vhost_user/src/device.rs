@@ -10,11 +10,12 @@ use virtqueue::Notifier;
 use crate::config_space::ConfigSpace;
 use crate::memory::{MapError, Table};
 use crate::refusal::{Journal, Refused};
+use crate::sigbus::Alarm;
 use crate::vring::{Areas, Kick, Vring};
 use crate::{DeviceOptions, FrontendState, QueueState, Queues, features};
 
 /// Largest queue size (virtio 1.2, 2.7).
-const MAX_SIZE: u32 = 32768;
+const MAX_SIZE: u16 = 32768;
 
 type Done = Result<(), Refused>;
 
@@ -35,6 +36,8 @@ pub(crate) struct Device<'a> {
     features: Option<u64>,
     protocol: Protocol,
     table: Table,
+    /// Rings when the frontend takes its memory away under us.
+    pub alarm: Alarm,
     vrings: Vec<Vring>,
     config: ConfigSpace,
     connected: bool,
@@ -43,7 +46,7 @@ pub(crate) struct Device<'a> {
 
 /// Setting up and closing.
 impl<'a> Device<'a> {
-    pub fn new(options: &'a DeviceOptions, queues: &'a mut dyn Queues) -> Device<'a> {
+    pub fn new(options: &'a DeviceOptions, queues: &'a mut dyn Queues, alarm: Alarm) -> Device<'a> {
         let mut device = Device {
             options,
             queues,
@@ -55,6 +58,7 @@ impl<'a> Device<'a> {
             features: None,
             protocol: Protocol::empty(),
             table: Table::default(),
+            alarm,
             vrings: (0..options.rings()).map(Vring::new).collect(),
             config: ConfigSpace::new(options),
             connected: true,
@@ -231,18 +235,20 @@ impl Device<'_> {
 /// Rings.
 impl Device<'_> {
     pub fn set_size(&mut self, ring: u32, num: u32) -> Done {
+        let packed = self.features.is_some_and(features::is_packed);
         let vring = self.stopped(ring)?;
         let refused = Refused::Size { ring: vring.index, num };
         vring.size = match u16::try_from(num) {
-            Ok(size) if size.is_power_of_two() && num <= MAX_SIZE => Some(size),
+            Ok(size @ 1..=MAX_SIZE) if packed || size.is_power_of_two() => Some(size),
             _ => return Err(refused),
         };
         self.settle(ring)
     }
 
     pub fn set_base(&mut self, ring: u32, base: u32) -> Done {
+        let packed = self.features.is_some_and(features::is_packed);
         let vring = self.stopped(ring)?;
-        if base > u32::from(u16::MAX) {
+        if !packed && base > u32::from(u16::MAX) {
             return Err(Refused::Base { ring: vring.index, base });
         }
         vring.base = base;

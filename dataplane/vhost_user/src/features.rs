@@ -1,12 +1,12 @@
 //! Feature bits: what is offered, what may be acknowledged, what they are called.
 //!
 //! A bit is offered only if everything it brings along is served. Not offered, and why: VHOST_F_LOG_ALL,
-//! RING_PACKED and IN_ORDER (not implemented yet), checksum and segmentation offloads (likewise),
+//! IN_ORDER (not implemented yet), checksum and segmentation offloads (likewise),
 //! GUEST_ANNOUNCE (QEMU then leaves announcing a migrated guest to the guest, which needs nothing of us, but
 //! there is no migration without a dirty log).
 
 use vhost::vhost_user::VhostUserProtocolFeatures as Protocol;
-use virtio_bindings::virtio_config::{VIRTIO_F_ANY_LAYOUT, VIRTIO_F_VERSION_1};
+use virtio_bindings::virtio_config::{VIRTIO_F_ANY_LAYOUT, VIRTIO_F_RING_PACKED, VIRTIO_F_VERSION_1};
 use virtio_bindings::virtio_net::{
     VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_MAC, VIRTIO_NET_F_MQ, VIRTIO_NET_F_MRG_RXBUF, VIRTIO_NET_F_MTU,
     VIRTIO_NET_F_STATUS,
@@ -29,9 +29,10 @@ pub const PROTOCOL: Protocol = Protocol::MQ
     .union(Protocol::CONFIGURE_MEM_SLOTS)
     .union(Protocol::RESET_DEVICE);
 
-const ALWAYS: [u32; 8] = [
+const ALWAYS: [u32; 9] = [
     VIRTIO_F_VERSION_1,
     VIRTIO_F_ANY_LAYOUT,
+    VIRTIO_F_RING_PACKED,
     VIRTIO_RING_F_INDIRECT_DESC,
     VIRTIO_RING_F_EVENT_IDX,
     VIRTIO_NET_F_MRG_RXBUF,
@@ -61,6 +62,11 @@ pub fn never_offered(acked: u64, offered: u64) -> u64 {
 /// Whether `features` has `bit`.
 pub fn has(features: u64, bit: u32) -> bool {
     features & 1 << bit != 0
+}
+
+/// Whether the guest's rings are packed.
+pub fn is_packed(features: u64) -> bool {
+    has(features, VIRTIO_F_RING_PACKED)
 }
 
 /// Bytes of the header in front of each packet (virtio 1.2, 5.1.6): 12, or 10 for a legacy guest without
@@ -144,6 +150,7 @@ mod tests {
                 "VIRTIO_RING_F_EVENT_IDX",
                 "VHOST_USER_F_PROTOCOL_FEATURES",
                 "VIRTIO_F_VERSION_1",
+                "VIRTIO_F_RING_PACKED",
             ]
         );
         let more = offered(&options(2, Some(9000)));

@@ -71,7 +71,9 @@ impl VhostUserBackendReqHandlerMut for Device<'_> {
     ) -> Result<Option<Vec<VhostUserMemoryRegionBase>>> {
         self.carry_out("SET_MEM_TABLE", |device| {
             let regions = regions.iter().map(|region| (region_id(region), region.mmap_offset));
-            device.set_table(|| Table::map(regions.zip(files).map(|((id, offset), file)| (id, offset, file))))
+            let alarm = device.alarm.clone();
+            let regions = regions.zip(files).map(|((id, offset), file)| (id, offset, file));
+            device.set_table(|| Table::map(regions, &alarm))
         })?;
         Ok(None)
     }
@@ -155,7 +157,8 @@ impl VhostUserBackendReqHandlerMut for Device<'_> {
     ) -> Result<Option<VhostUserMemoryRegionBase>> {
         let (id, offset) = (region_id(region), region.mmap_offset);
         self.carry_out("ADD_MEM_REG", |device| {
-            device.change_table("ADD_MEM_REG", |table| table.with(id, offset, file))
+            let alarm = device.alarm.clone();
+            device.change_table("ADD_MEM_REG", |table| table.with(id, offset, file, &alarm))
         })?;
         Ok(None)
     }

@@ -16,6 +16,7 @@ mod memory;
 mod messages;
 mod refusal;
 mod session;
+mod sigbus;
 #[cfg(test)]
 mod testing;
 mod vring;

@@ -11,6 +11,8 @@ use rustix::fs::{FileType, fstatfs};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
 use virtqueue::{Memory, MemoryError, Region};
 
+use crate::sigbus::{Alarm, Guarded};
+
 /// Most regions a table can have. The kernel's vhost takes 509 too (`max_mem_regions` is raised to it by
 /// most who use it): as many as the memory slots KVM gave a guest for years.
 pub(crate) const MAX_REGIONS: usize = 509;
@@ -59,6 +61,8 @@ impl std::fmt::Display for RegionId {
 
 /// A mapped file; unmapped when the last table that shows it is gone.
 struct Mapping {
+    /// Gone before the mapping is.
+    guarded: Option<Guarded>,
     at: *mut c_void,
     len: usize,
 }
@@ -70,6 +74,7 @@ unsafe impl Sync for Mapping {}
 
 impl Drop for Mapping {
     fn drop(&mut self) {
+        self.guarded = None;
         // SAFETY: this is what mmap returned; every pointer into it came with a share of this value.
         let _ = unsafe { munmap(self.at, self.len) };
     }
@@ -79,7 +84,7 @@ impl Mapping {
     /// Maps the first `end` bytes of `file`, in whole blocks.
     ///
     /// From 0, not from the region's offset: hugetlbfs refuses unaligned offsets, and QEMU sends some.
-    fn new(file: &File, end: u64, block: u64) -> io::Result<Mapping> {
+    fn new(file: &File, end: u64, block: u64, alarm: &Alarm) -> io::Result<Mapping> {
         let too_long = || io::Error::from(io::ErrorKind::FileTooLarge);
         let len = end.checked_next_multiple_of(block).and_then(|len| usize::try_from(len).ok());
         let len = len.filter(|len| isize::try_from(*len).is_ok()).ok_or_else(too_long)?;
@@ -90,7 +95,10 @@ impl Mapping {
         // Guest memory is none of a core dump's business. A refusal changes nothing else.
         // SAFETY: exactly the range mapped above.
         let _ = unsafe { madvise(at, len, Advice::LinuxDontDump) };
-        Ok(Mapping { at, len })
+        let mut mapping = Mapping { guarded: None, at, len };
+        // SAFETY: exactly the range mapped above, in whole blocks; a guest's memory may hold anything.
+        mapping.guarded = Some(unsafe { Guarded::new(at, len, alarm) }?);
+        Ok(mapping)
     }
 }
 
@@ -108,7 +116,7 @@ struct Mapped {
 
 impl Mapped {
     /// Checks and maps a region of `file` that starts at `offset`. The file itself is not needed afterwards.
-    fn new(id: RegionId, offset: u64, file: File) -> Result<Mapped, MapError> {
+    fn new(id: RegionId, offset: u64, file: File, alarm: &Alarm) -> Result<Mapped, MapError> {
         let region = id;
         if region.len == 0 {
             return Err(MapError::Empty { region });
@@ -127,7 +135,7 @@ impl Mapped {
             return Err(MapError::Short { region, found: stat.size(), needed: end });
         }
         let block = if fs.f_type == HUGETLBFS_MAGIC { fs.f_bsize as u64 } else { page_size() };
-        let mapping = Mapping::new(&file, end, block).map_err(io)?;
+        let mapping = Mapping::new(&file, end, block, alarm).map_err(io)?;
         Ok(Mapped { id, offset, file: (stat.dev(), stat.ino()), mapping: Arc::new(mapping), adds: 1 })
     }
 
@@ -152,8 +160,13 @@ pub(crate) struct Table {
 
 impl Table {
     /// Maps every region (what it is, its offset in its file, its file), or none.
-    pub fn map(regions: impl Iterator<Item = (RegionId, u64, File)>) -> Result<Table, MapError> {
-        let regions = regions.map(|(id, offset, file)| Mapped::new(id, offset, file));
+    ///
+    /// `alarm` rings when a file turns out to have been truncated.
+    pub fn map(
+        regions: impl Iterator<Item = (RegionId, u64, File)>,
+        alarm: &Alarm,
+    ) -> Result<Table, MapError> {
+        let regions = regions.map(|(id, offset, file)| Mapped::new(id, offset, file, alarm));
         Table::of(regions.collect::<Result<_, _>>()?)
     }
 
@@ -164,7 +177,7 @@ impl Table {
     }
 
     /// This table with one more region. The very same region once more must be removed once more.
-    pub fn with(&self, id: RegionId, offset: u64, file: File) -> Result<Table, MapError> {
+    pub fn with(&self, id: RegionId, offset: u64, file: File, alarm: &Alarm) -> Result<Table, MapError> {
         if let Some(at) = self.regions.iter().position(|region| region.id == id && region.offset == offset) {
             let stat = file.metadata().map_err(|cause| MapError::Io { region: id, cause })?;
             if self.regions[at].file == (stat.dev(), stat.ino()) {
@@ -176,7 +189,7 @@ impl Table {
         if self.regions.len() >= MAX_REGIONS {
             return Err(MapError::Full);
         }
-        let added = Mapped::new(id, offset, file)?;
+        let added = Mapped::new(id, offset, file, alarm)?;
         Table::of(self.regions.iter().cloned().chain([added]).collect())
     }
 

@@ -35,7 +35,7 @@ pub(crate) enum Refused {
     NoSuchRing { ring: u32, rings: u16 },
     #[error("ring {ring} is running")]
     Running { ring: u16 },
-    #[error("ring {ring}: {num} entries are not a power of two from 1 to 32768")]
+    #[error("ring {ring}: {num} entries are not from 1 to 32768, or, split, no power of two")]
     Size { ring: u16, num: u32 },
     #[error("ring {ring}: base {base:#x} is no index of a split ring")]
     Base { ring: u16, base: u32 },

@@ -11,6 +11,7 @@ use vhost::vhost_user::{BackendReqHandler, Error as VhostError};
 use crate::device::Device;
 use crate::messages::{self, Message, Refusal, SET_VRING_ENABLE};
 use crate::refusal::Refused;
+use crate::sigbus::Alarm;
 use crate::wire::{Header, Next, Received, Relay, Wire};
 use crate::{DeviceOptions, Queues};
 
@@ -36,6 +37,9 @@ pub enum SessionError {
     /// The connection was closed within a message.
     #[error("the connection was closed within a message")]
     Truncated,
+    /// A file behind the guest's memory was truncated while we used it.
+    #[error("the frontend has truncated the guest's memory")]
+    MemoryLost,
     /// Replies have been piling up for 5 seconds.
     #[error("the frontend does not read its replies")]
     NotReading,
@@ -72,8 +76,9 @@ pub fn serve(
 ) -> Result<(), SessionError> {
     let guest = &options.name;
     info!(guest, "frontend connected");
-    let device = Arc::new(Mutex::new(Device::new(options, queues)));
-    let (ended, open) = match Session::new(stream, device.clone(), stop) {
+    let alarm = Alarm::new()?;
+    let device = Arc::new(Mutex::new(Device::new(options, queues, alarm.clone())));
+    let (ended, open) = match Session::new(stream, device.clone(), stop, alarm) {
         Ok(mut session) => (session.run(), Some(session)),
         Err(cause) => (Err(cause), None),
     };
@@ -109,10 +114,11 @@ impl<'a> Session<'a> {
         stream: UnixStream,
         device: Arc<Mutex<Device<'a>>>,
         stop: BorrowedFd<'a>,
+        alarm: Alarm,
     ) -> Result<Session<'a>, SessionError> {
         let (relay, theirs) = Relay::new()?;
         let crate_handler = BackendReqHandler::from_stream(theirs, device.clone());
-        Ok(Session { device, wire: Wire::new(stream, stop), relay, crate_handler })
+        Ok(Session { device, wire: Wire::new(stream, stop, alarm), relay, crate_handler })
     }
 
     fn run(&mut self) -> Result<Ended, SessionError> {

@@ -137,8 +137,8 @@ impl Queues for Engine {
         let mapped = mappings(&record.watched) > 0;
         record.events.push(Event::Back(index, mapped));
         let mut ring = record.out.remove(&index).expect("taken back, but not out");
-        let Ring::Split(split) = &mut ring;
-        while split.available(1).is_ok_and(|chains| chains > 0) && split.take().is_ok() {}
+        let queue = ring.as_dyn();
+        while queue.available(1).is_ok_and(|chains| chains > 0) && queue.take().is_ok() {}
         Some(ring)
     }
 

@@ -23,6 +23,7 @@ use rustix::net::{
 
 use crate::messages::{HEADER_LEN, MAX_PAYLOAD};
 use crate::session::SessionError;
+use crate::sigbus::Alarm;
 
 /// How long the rest of a message may take to arrive, and the frontend to make room for a reply.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -122,11 +123,12 @@ enum Waited {
 pub(crate) struct Wire<'a> {
     stream: UnixStream,
     stop: BorrowedFd<'a>,
+    alarm: Alarm,
 }
 
 impl<'a> Wire<'a> {
-    pub fn new(stream: UnixStream, stop: BorrowedFd<'a>) -> Wire<'a> {
-        Wire { stream, stop }
+    pub fn new(stream: UnixStream, stop: BorrowedFd<'a>, alarm: Alarm) -> Wire<'a> {
+        Wire { stream, stop, alarm }
     }
 
     /// Waits for a whole message and for room for its reply.
@@ -173,10 +175,15 @@ impl<'a> Wire<'a> {
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             let timeout = left
                 .map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() });
-            let mut fds = [PollFd::new(&self.stop, PollFlags::IN), PollFd::new(&self.stream, flags)];
+            let mut fds = [
+                PollFd::new(&self.stop, PollFlags::IN),
+                PollFd::new(&self.alarm, PollFlags::IN),
+                PollFd::new(&self.stream, flags),
+            ];
             match poll(&mut fds, timeout.as_ref()) {
                 Ok(0) => return Ok(Waited::TimedOut),
                 Ok(_) if !fds[0].revents().is_empty() => return Ok(Waited::Stopped),
+                Ok(_) if !fds[1].revents().is_empty() => return Err(SessionError::MemoryLost),
                 Ok(_) => return Ok(Waited::Ready),
                 Err(Errno::INTR) => {}
                 Err(errno) => return Err(io::Error::from(errno).into()),

@@ -1,4 +1,4 @@
-//! Virtqueues, seen from the device: the split ring (virtio 1.2, section 2.7).
+//! Virtqueues, seen from the device: split and packed rings (virtio 1.2, sections 2.7 and 2.8).
 //!
 //! A [`Ring`] is a value with one owner. It is made from a [`RingConfig`] that is checked once, keeps the
 //! guest memory it points into alive, and is given up by value. Everything a guest can write is read once
@@ -6,16 +6,20 @@
 //!
 //! This crate knows neither DPDK nor virtio-net: it hands out chains as host [`Segment`]s.
 
+mod chain;
 mod memory;
 mod notify;
+mod packed;
 mod ring;
 mod segment;
 mod split;
-#[cfg(test)]
-mod testing;
+#[cfg(any(test, feature = "testing"))]
+#[doc(hidden)]
+pub mod testing;
 
 pub use memory::{Memory, MemoryError, Region};
 pub use notify::{Notifier, NotifyError};
-pub use ring::{Call, Reservation, Ring, RingConfig, SetupError, Violation};
+pub use packed::PackedRing;
+pub use ring::{Call, Reservation, Ring, RingConfig, SetupError, Taken, Token, Violation, Virtqueue};
 pub use segment::{Cursor, Segment};
 pub use split::SplitRing;

@@ -2,22 +2,26 @@
 
 use std::sync::Arc;
 
-use crate::{Memory, Notifier, SplitRing};
+use virtio_bindings::virtio_config::VIRTIO_F_RING_PACKED;
+
+use crate::{Memory, Notifier, PackedRing, Segment, SplitRing};
 
 /// Everything a ring needs to run.
 #[derive(Clone)]
 pub struct RingConfig {
     /// Virtqueue index; even: the guest receives on it, odd: it sends.
     pub index: u16,
-    /// Entries: a power of two up to 32768 (split).
+    /// Entries: up to 32768, a power of two if split.
     pub size: u16,
-    /// Descriptor table, in the frontend's address space.
+    /// Descriptor table (split) or ring (packed), in the frontend's address space.
     pub desc: u64,
-    /// Avail ring, likewise.
+    /// Avail ring (split) or driver event suppression (packed), likewise.
     pub avail: u64,
-    /// Used ring, likewise.
+    /// Used ring (split) or device event suppression (packed), likewise.
     pub used: u64,
-    /// Where to go on: the next avail index (split).
+    /// Where to go on. Split: the next avail index. Packed: the next slot to take, with its wrap counter in
+    /// bit 15, and in the upper half likewise the next slot to write as used; an upper half of 0 (some
+    /// frontends leave it so) says that the two are the same.
     pub base: u32,
     /// Virtio feature bits the guest acknowledged.
     pub features: u64,
@@ -37,6 +41,9 @@ pub enum SetupError {
     /// Virtio 1.2, 2.7: "Queue Size corresponds to the maximum number of buffers \[and\] is always a power of 2".
     #[error("queue size {0} is not a power of two from 1 to 32768")]
     Size(u16),
+    /// Virtio 1.2, 2.8.10.1: a packed ring has at most 2^15 entries.
+    #[error("queue size {0} is not from 1 to 32768")]
+    PackedSize(u16),
     /// One of the three areas is not aligned as virtio 1.2, 2.7 asks.
     #[error("{area} at {addr:#x} is not aligned to {align} bytes")]
     Unaligned {
@@ -96,8 +103,9 @@ pub enum Violation {
         /// Descriptors there are.
         size: u16,
     },
-    /// More descriptors than the queue size: too long, or a loop (virtio 1.2, 2.7.5.3.1).
-    #[error("chain {head} is longer than the queue")]
+    /// More descriptors than the queue size, than the guest can have free, or than 1024: too long, or a loop
+    /// (virtio 1.2, 2.7.5.3.1 and 2.8.17).
+    #[error("chain {head} is longer than the queue, or than 1024 descriptors")]
     ChainTooLong {
         /// First descriptor of the chain.
         head: u16,
@@ -105,6 +113,19 @@ pub enum Violation {
     /// Too many pieces to keep: a chain of crumbs.
     #[error("chain {head} is in too many pieces")]
     TooManyPieces {
+        /// First descriptor of the chain.
+        head: u16,
+    },
+    /// A descriptor without a byte.
+    #[error("chain {head} has a descriptor of length zero")]
+    EmptyDescriptor {
+        /// First descriptor of the chain.
+        head: u16,
+    },
+    /// A descriptor that was available is not any more (packed; virtio 1.2, 2.8.16: "A driver MUST NOT change
+    /// a descriptor after changing the VIRTQ_DESC_F_AVAIL bit").
+    #[error("chain {head} was available, and was taken back")]
+    Withdrawn {
         /// First descriptor of the chain.
         head: u16,
     },
@@ -169,58 +190,155 @@ pub enum Reservation {
     TooSmall,
 }
 
+/// Names a chain that was taken, to return it: once, and to the ring it came from.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Token {
+    /// Head descriptor (split) or buffer id (packed).
+    pub(crate) id: u16,
+    /// Descriptors of the ring that the chain takes up (packed: they follow each other).
+    pub(crate) descs: u16,
+}
+
+/// A chain of device-readable buffers.
+pub struct Taken<'a> {
+    /// To return it with.
+    pub token: Token,
+    /// Its length in bytes.
+    pub len: u32,
+    /// Where it is.
+    pub segments: &'a [Segment],
+}
+
+/// A running ring, whatever its format.
+///
+/// Chains are taken with [`take`](Virtqueue::take) (the guest sends) or [`reserve`](Virtqueue::reserve) (it
+/// receives), returned with [`complete`](Virtqueue::complete), and shown to the guest, all at once, by
+/// [`publish`](Virtqueue::publish). Chains are returned in the order in which they were taken.
+pub trait Virtqueue {
+    /// What the ring was started with.
+    fn config(&self) -> &RingConfig;
+
+    /// Where a ring started in this one's place must go on, as in vhost-user's GET_VRING_BASE.
+    fn base(&self) -> u32;
+
+    /// What the guest did, if the ring was stopped for it.
+    fn violation(&self) -> Option<Violation>;
+
+    /// Asks the guest to kick when it publishes more than was seen so far, or not to kick. With EVENT_IDX
+    /// a wish is good for one kick; ask again before each wait, and look at
+    /// [`has_news`](Virtqueue::has_news) after asking.
+    fn set_kicks(&mut self, wanted: bool);
+
+    /// How many chains can be taken, as far as up to `wanted` matter: exactly (split), or at most (packed,
+    /// where a chain may take up several descriptors); 0 only if there is none.
+    fn available(&mut self, wanted: u16) -> Result<u16, Violation>;
+
+    /// Takes the next chain of device-readable buffers, of those that [`available`](Virtqueue::available)
+    /// has seen.
+    fn take(&mut self) -> Result<Option<Taken<'_>>, Violation>;
+
+    /// Puts the chain taken last back: it was not completed, and will be taken again.
+    fn untake(&mut self);
+
+    /// Takes as many chains of device-writable buffers as `len` bytes need, at most `max_chains` or 1024, and
+    /// enters them as used; [`segments`](Virtqueue::segments) then says where they are. The first must
+    /// have room for `header` bytes. Unless it answers `Ready`, nothing was taken.
+    fn reserve(&mut self, len: u32, header: u32, max_chains: u16) -> Result<Reservation, Violation>;
+
+    /// Where the chains taken last are.
+    fn segments(&self) -> &[Segment];
+
+    /// Whether the guest has published anything that [`available`](Virtqueue::available) has not seen; a
+    /// stopped ring has no news.
+    fn has_news(&self) -> bool;
+
+    /// Returns a chain as used, with `len` bytes written to it. The guest sees it after `publish`.
+    fn complete(&mut self, token: Token, len: u32);
+
+    /// Shows all returned chains to the guest, and calls it if it wants that: once a burst.
+    fn publish(&mut self) -> Call;
+}
+
+impl RingConfig {
+    pub(crate) fn has(&self, bit: u32) -> bool {
+        self.features & 1 << bit != 0
+    }
+
+    #[inline(always)]
+    pub(crate) fn call_if(&self, wanted: bool) -> Call {
+        match &self.call {
+            Some(call) if wanted => {
+                call.signal();
+                Call::Sent
+            }
+            _ => Call::Suppressed,
+        }
+    }
+}
+
+/// Finds one of a ring's areas in our memory.
+pub(crate) fn area(
+    memory: &Memory,
+    area: &'static str,
+    addr: u64,
+    len: u64,
+    align: usize,
+) -> Result<*mut u8, SetupError> {
+    let host = memory.user_to_host(addr, len).ok_or(SetupError::Unmapped { area, addr, len })?;
+    // Ours counts, not the frontend's: it is ours that is dereferenced.
+    match host.addr().is_multiple_of(align) {
+        true => Ok(host),
+        false => Err(SetupError::Unaligned { area, addr, align }),
+    }
+}
+
 /// A running ring. Which format it has is settled when it starts.
 pub enum Ring {
     /// Split (virtio 1.2, section 2.7).
     Split(SplitRing),
+    /// Packed (virtio 1.2, section 2.8).
+    Packed(PackedRing),
 }
 
 impl Ring {
-    /// Checks `config` and starts a ring.
+    /// Checks `config` and starts a ring, packed if the guest acknowledged RING_PACKED.
     pub fn start(config: RingConfig) -> Result<Ring, SetupError> {
-        SplitRing::start(config).map(Ring::Split)
+        if config.has(VIRTIO_F_RING_PACKED) {
+            PackedRing::start(config).map(Ring::Packed)
+        } else {
+            SplitRing::start(config).map(Ring::Split)
+        }
+    }
+
+    /// The ring behind operations that are not worth a loop of their own.
+    pub fn as_dyn(&mut self) -> &mut dyn Virtqueue {
+        match self {
+            Ring::Split(ring) => ring,
+            Ring::Packed(ring) => ring,
+        }
+    }
+
+    /// What the ring was started with.
+    pub fn config(&self) -> &RingConfig {
+        match self {
+            Ring::Split(ring) => ring.config(),
+            Ring::Packed(ring) => ring.config(),
+        }
     }
 
     /// Virtqueue index.
     pub fn index(&self) -> u16 {
-        match self {
-            Ring::Split(ring) => ring.index(),
-        }
+        self.config().index
     }
 
-    /// Entries.
-    pub fn size(&self) -> u16 {
-        match self {
-            Ring::Split(ring) => ring.size(),
-        }
-    }
-
-    /// Where a ring started in this one's place must go on: the next avail index (split), as in
-    /// vhost-user's GET_VRING_BASE.
+    /// Where a ring started in this one's place must go on, as in vhost-user's GET_VRING_BASE.
     pub fn base(&self) -> u32 {
         match self {
             Ring::Split(ring) => ring.base(),
-        }
-    }
-
-    /// Name of the format, as in `ringwire port show`.
-    pub fn format(&self) -> &'static str {
-        match self {
-            Ring::Split(_) => "split",
-        }
-    }
-
-    /// Feature bits the ring was started with.
-    pub fn features(&self) -> u64 {
-        match self {
-            Ring::Split(ring) => ring.features(),
-        }
-    }
-
-    /// Asks the guest to kick, or not to: a polling owner wants no kicks.
-    pub fn set_kicks(&mut self, wanted: bool) {
-        match self {
-            Ring::Split(ring) => ring.set_kicks(wanted),
+            Ring::Packed(ring) => ring.base(),
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,8 +5,9 @@ use std::marker::PhantomData;
 
 /// A contiguous piece of guest memory that belongs to a chain taken from a ring.
 ///
-/// The guest may write to it at any time: it can be copied, never borrowed.
-#[derive(Clone, Copy, Debug)]
+/// The guest may write to it at any time: its bytes can be copied, never borrowed. It is itself no value to
+/// copy: it must not outlive the ring's loan.
+#[derive(Debug)]
 pub struct Segment {
     ptr: *mut u8,
     len: u32,
@@ -24,7 +25,7 @@ impl Segment {
 
     pub(crate) const EMPTY: Segment = Segment { ptr: std::ptr::null_mut(), len: 0 };
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn ptr(&self) -> *mut u8 {
         self.ptr
     }

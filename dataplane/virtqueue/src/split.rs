@@ -1,23 +1,20 @@
 //! The split ring (virtio 1.2, section 2.7), device side.
 #![allow(unsafe_code)] // the three areas are guest memory, reached through pointers checked at start
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering, fence};
 
-use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ring::{
     VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC, VRING_AVAIL_F_NO_INTERRUPT, VRING_DESC_F_INDIRECT,
     VRING_DESC_F_NEXT, VRING_DESC_F_WRITE, VRING_USED_F_NO_NOTIFY,
 };
 
-use crate::memory::Translator;
-use crate::{Call, Memory, Reservation, RingConfig, Segment, SetupError, Violation};
+use crate::chain::{DESC_LEN, Latch, MAX_CHAIN, Pieces, add_len};
+use crate::ring::area;
+use crate::{Call, Reservation, RingConfig, Segment, SetupError, Taken, Token, Violation, Virtqueue};
 
 const NEXT: u16 = VRING_DESC_F_NEXT as u16;
 const WRITE: u16 = VRING_DESC_F_WRITE as u16;
 const INDIRECT: u16 = VRING_DESC_F_INDIRECT as u16;
-/// Bytes of a descriptor (virtio 1.2, 2.7.5).
-const DESC_LEN: u32 = 16;
 /// Largest queue size (virtio 1.2, 2.7).
 const MAX_SIZE: u16 = 32768;
 
@@ -147,11 +144,7 @@ impl Used {
     }
 }
 
-/// A running split ring.
-///
-/// Chains are taken with [`take`](SplitRing::take) (guest sends) or [`reserve`](SplitRing::reserve) (guest
-/// receives), returned with [`complete`](SplitRing::complete), and shown to the guest, all at once, by
-/// [`publish`](SplitRing::publish).
+/// A running split ring. Its operations are those of [`Virtqueue`].
 pub struct SplitRing {
     desc: Table,
     avail: Avail,
@@ -171,11 +164,8 @@ pub struct SplitRing {
     indirect: bool,
     /// No call was decided about yet: the first used entries always call.
     first_call: bool,
-    translator: Translator,
-    /// Pieces of the chains taken last.
-    segments: Box<[Segment]>,
-    pieces: usize,
-    violation: Option<Violation>,
+    pieces: Pieces,
+    latch: Latch,
     config: RingConfig,
 }
 
@@ -195,7 +185,6 @@ impl SplitRing {
         let desc = area(&config.memory, "descriptor table", config.desc, desc_len, 16)?;
         let avail = area(&config.memory, "avail ring", config.avail, Avail::len(size), 2)?;
         let used = area(&config.memory, "used ring", config.used, Used::len(size), 4)?;
-        let has = |bit: u32| config.features & 1 << bit != 0;
         let mut ring = SplitRing {
             desc: Table { at: desc.cast(), size, indirect: false },
             avail: Avail { at: avail.cast(), size },
@@ -205,13 +194,11 @@ impl SplitRing {
             next_used: 0,
             published: 0,
             returned: base,
-            event_idx: has(VIRTIO_RING_F_EVENT_IDX),
-            indirect: has(VIRTIO_RING_F_INDIRECT_DESC),
+            event_idx: config.has(VIRTIO_RING_F_EVENT_IDX),
+            indirect: config.has(VIRTIO_RING_F_INDIRECT_DESC),
             first_call: true,
-            translator: Translator::new(config.memory.clone()),
-            segments: vec![Segment::EMPTY; usize::from(size) + SPARE_PIECES].into(),
-            pieces: 0,
-            violation: None,
+            pieces: Pieces::new(config.memory.clone()),
+            latch: Latch::default(),
             config,
         };
         // As Linux vhost does: the base says what to take next, the ring itself what was returned last.
@@ -221,40 +208,148 @@ impl SplitRing {
         Ok(ring)
     }
 
-    /// Virtqueue index.
-    pub fn index(&self) -> u16 {
-        self.config.index
+    #[cold]
+    fn fail(&mut self, violation: Violation) -> Violation {
+        self.latch.fail(&self.config, violation)
     }
 
-    /// Entries.
-    pub fn size(&self) -> u16 {
-        self.config.size
+    /// Takes the chain at `next_avail`, all of whose descriptors must have the direction `WAY`, and adds
+    /// its pieces to those kept.
+    #[inline(always)]
+    fn walk<const WAY: u16>(&mut self) -> Result<(Token, u32), Violation> {
+        match self.read_chain::<WAY>() {
+            Ok(chain) => {
+                self.next_avail = self.next_avail.wrapping_add(1);
+                Ok(chain)
+            }
+            Err(violation) => Err(self.fail(violation)),
+        }
     }
 
-    /// Feature bits the ring was started with.
-    pub fn features(&self) -> u64 {
-        self.config.features
+    /// One or two descriptors, the common case, are read without a loop.
+    #[inline(always)]
+    fn read_chain<const WAY: u16>(&mut self) -> Result<(Token, u32), Violation> {
+        let id = self.avail.entry(self.next_avail);
+        let size = self.config.size;
+        if id >= size {
+            return Err(Violation::Head { at: self.next_avail, head: id, size });
+        }
+        // SAFETY: the head was compared to the table's size; the table is mapped as long as the ring lives.
+        let first = unsafe { self.desc.read(id) };
+        if first.flags == WAY {
+            self.pieces.add(id, first.addr, first.len)?;
+            return Ok((Token { id, descs: 1 }, first.len));
+        }
+        if first.flags != WAY | NEXT || first.next >= size {
+            let (descs, len) = self.read_on::<WAY>(id, self.desc, first, 1, 0)?;
+            return Ok((Token { id, descs }, len));
+        }
+        // SAFETY: next was compared to the table's size.
+        let second = unsafe { self.desc.read(first.next) };
+        self.pieces.add(id, first.addr, first.len)?;
+        if second.flags != WAY {
+            let (descs, len) = self.read_on::<WAY>(id, self.desc, second, 2, first.len)?;
+            return Ok((Token { id, descs }, len));
+        }
+        self.pieces.add(id, second.addr, second.len)?;
+        Ok((Token { id, descs: 2 }, add_len(id, first.len, second.len)?))
     }
 
-    /// Next avail index: where a ring started in this one's place goes on.
-    pub fn base(&self) -> u32 {
+    /// The rest of a chain from `desc`, its `descs`th in `table`, on, with `len` bytes before it. Returns
+    /// how many descriptors of the table the chain has, and its length.
+    #[cold]
+    fn read_on<const WAY: u16>(
+        &mut self,
+        head: u16,
+        table: Table,
+        mut desc: Desc,
+        mut descs: u16,
+        mut len: u32,
+    ) -> Result<(u16, u32), Violation> {
+        loop {
+            if descs > table.size.min(MAX_CHAIN) {
+                return Err(Violation::ChainTooLong { head });
+            }
+            if desc.flags & INDIRECT != 0 {
+                return Ok((descs, self.read_indirect::<WAY>(head, table, desc, len)?));
+            }
+            if desc.flags & WRITE != WAY {
+                return Err(Violation::Direction { head });
+            }
+            self.pieces.add(head, desc.addr, desc.len)?;
+            len = add_len(head, len, desc.len)?;
+            if desc.flags & NEXT == 0 {
+                return Ok((descs, len));
+            }
+            let (next, size) = (desc.next, table.size);
+            if next >= size {
+                return Err(Violation::Next { head, next, size });
+            }
+            // SAFETY: next was compared to the table's size; the table is mapped.
+            desc = unsafe { table.read(next) };
+            descs += 1;
+        }
+    }
+
+    /// An indirect table in place of the rest of the chain (virtio 1.2, 2.7.5.3).
+    fn read_indirect<const WAY: u16>(
+        &mut self,
+        head: u16,
+        table: Table,
+        desc: Desc,
+        len: u32,
+    ) -> Result<u32, Violation> {
+        if !self.indirect || desc.flags & NEXT != 0 || table.indirect {
+            return Err(Violation::Indirect { head });
+        }
+        let (at, size) = self.pieces.table(head, desc.addr, desc.len, self.config.size)?;
+        let table = Table { at: at.cast(), size, indirect: true };
+        // SAFETY: the table has at least one entry, and all of it was just found mapped.
+        let first = unsafe { table.read(0) };
+        let (_, len) = self.read_on::<WAY>(head, table, first, 1, len)?;
+        Ok(len)
+    }
+
+    /// Takes chains for a packet, and enters them as used.
+    #[inline(always)]
+    fn reserve_chains(&mut self, len: u32, header: u32, max_chains: u16) -> Result<Reservation, Violation> {
+        let (mut chains, mut descs, mut left) = (0, 0, len);
+        while chains < max_chains.min(MAX_CHAIN) {
+            if self.available(1)? == 0 {
+                // The guest has no descriptor left that it could add.
+                let all = descs >= u32::from(self.config.size);
+                return Ok(if all { Reservation::TooSmall } else { Reservation::Short });
+            }
+            let (token, room) = self.walk::<WRITE>()?;
+            if chains == 0 && room < header {
+                return Err(self.fail(Violation::NoRoom { head: token.id, room }));
+            }
+            chains += 1;
+            descs += u32::from(token.descs);
+            self.complete(token, room.min(left));
+            left -= room.min(left);
+            if left == 0 {
+                return Ok(Reservation::Ready(chains));
+            }
+        }
+        Ok(Reservation::TooSmall)
+    }
+}
+
+impl Virtqueue for SplitRing {
+    fn config(&self) -> &RingConfig {
+        &self.config
+    }
+
+    fn base(&self) -> u32 {
         u32::from(self.next_avail)
     }
 
-    /// Whether virtio 1 was negotiated (it settles the virtio-net header's length).
-    pub fn is_version_1(&self) -> bool {
-        self.config.features & 1 << VIRTIO_F_VERSION_1 != 0
+    fn violation(&self) -> Option<Violation> {
+        self.latch.violation()
     }
 
-    /// What the guest did, if the ring was stopped for it.
-    pub fn violation(&self) -> Option<Violation> {
-        self.violation
-    }
-
-    /// Asks the guest to kick when it publishes more than was seen so far, or not to kick. With EVENT_IDX
-    /// a wish is good for one kick; ask again before each wait, and look at
-    /// [`has_news`](SplitRing::has_news) after asking.
-    pub fn set_kicks(&mut self, wanted: bool) {
+    fn set_kicks(&mut self, wanted: bool) {
         if self.event_idx {
             // The guest kicks when it passes this index: what was seen but is not taken yet (too little for
             // a packet) must not stand in the way of the next kick. Unwanted kicks are put half a lap
@@ -270,10 +365,10 @@ impl SplitRing {
         fence(Ordering::SeqCst);
     }
 
-    /// How many chains can be taken. Looks at the guest's index only when fewer than `wanted` are known of.
+    /// Looks at the guest's index only when fewer than `wanted` chains are known of.
     #[inline(always)]
-    pub fn available(&mut self, wanted: u16) -> Result<u16, Violation> {
-        if self.violation.is_some() {
+    fn available(&mut self, wanted: u16) -> Result<u16, Violation> {
+        if self.latch.broken() {
             return Ok(0);
         }
         let known = self.avail_seen.wrapping_sub(self.next_avail);
@@ -291,82 +386,50 @@ impl SplitRing {
         Ok(ahead)
     }
 
-    /// Takes the next chain of device-readable buffers: its head, its length in bytes, and where it is.
-    /// Ask [`available`](SplitRing::available) first.
     #[inline(always)]
-    pub fn take(&mut self) -> Result<(u16, u32, &[Segment]), Violation> {
-        debug_assert_ne!(self.next_avail, self.avail_seen);
-        self.pieces = 0;
-        let (head, len) = self.walk::<0>()?;
-        Ok((head, len, &self.segments[..self.pieces]))
+    fn take(&mut self) -> Result<Option<Taken<'_>>, Violation> {
+        if self.next_avail == self.avail_seen || self.latch.broken() {
+            return Ok(None);
+        }
+        self.pieces.clear();
+        let (token, len) = self.walk::<0>()?;
+        Ok(Some(Taken { token, len, segments: self.pieces.as_slice() }))
     }
 
-    /// Puts the chain taken last back: it was not completed, and will be taken again.
-    pub fn untake(&mut self) {
+    fn untake(&mut self) {
         self.next_avail = self.next_avail.wrapping_sub(1);
     }
 
-    /// Takes as many chains of device-writable buffers as `len` bytes need, at most `max_chains`, and
-    /// enters them as used; [`segments`](SplitRing::segments) then says where they are. The first must
-    /// have room for `header` bytes. Unless it answers `Ready`, nothing was taken.
     #[inline(always)]
-    pub fn reserve(&mut self, len: u32, header: u32, max_chains: u16) -> Result<Reservation, Violation> {
+    fn reserve(&mut self, len: u32, header: u32, max_chains: u16) -> Result<Reservation, Violation> {
         let (avail, used) = (self.next_avail, self.next_used);
-        self.pieces = 0;
+        self.pieces.clear();
         let outcome = self.reserve_chains(len, header, max_chains);
         if !matches!(outcome, Ok(Reservation::Ready(_))) {
             (self.next_avail, self.next_used) = (avail, used);
-            self.pieces = 0;
+            self.pieces.clear();
         }
         outcome
     }
 
     #[inline(always)]
-    fn reserve_chains(&mut self, len: u32, header: u32, max_chains: u16) -> Result<Reservation, Violation> {
-        let (mut chains, mut left, mut least) = (0, len, header);
-        while chains < max_chains {
-            if self.available(1)? == 0 {
-                let all = chains == self.config.size;
-                return Ok(if all { Reservation::TooSmall } else { Reservation::Short });
-            }
-            let (head, room) = self.walk::<WRITE>()?;
-            if room < least {
-                return Err(self.fail(Violation::NoRoom { head, room }));
-            }
-            chains += 1;
-            self.complete(head, room.min(left));
-            left -= room.min(left);
-            if left == 0 {
-                return Ok(Reservation::Ready(chains));
-            }
-            least = 1;
-        }
-        Ok(Reservation::TooSmall)
+    fn segments(&self) -> &[Segment] {
+        self.pieces.as_slice()
     }
 
-    /// Where the chains taken last are.
     #[inline(always)]
-    pub fn segments(&self) -> &[Segment] {
-        &self.segments[..self.pieces]
+    fn has_news(&self) -> bool {
+        !self.latch.broken() && self.avail.index() != self.avail_seen
     }
 
-    /// Whether the guest has published anything since the avail index was last read; a stopped ring has no
-    /// news.
     #[inline(always)]
-    pub fn has_news(&self) -> bool {
-        self.violation.is_none() && self.avail.index() != self.avail_seen
-    }
-
-    /// Returns chain `head` as used, with `len` bytes written to it. The guest sees it after `publish`.
-    #[inline(always)]
-    pub fn complete(&mut self, head: u16, len: u32) {
-        self.used.set_entry(self.next_used, head, len);
+    fn complete(&mut self, token: Token, len: u32) {
+        self.used.set_entry(self.next_used, token.id, len);
         self.next_used = self.next_used.wrapping_add(1);
     }
 
-    /// Shows all returned chains to the guest, and calls it if it wants that: once a burst.
     #[inline(always)]
-    pub fn publish(&mut self) -> Call {
+    fn publish(&mut self) -> Call {
         let (old, new) = (self.published, self.next_used);
         if old == new {
             return Call::Nothing;
@@ -384,177 +447,7 @@ impl SplitRing {
             self.avail.flags() & VRING_AVAIL_F_NO_INTERRUPT as u16 == 0
         };
         self.first_call = false;
-        match &self.config.call {
-            Some(call) if wanted => {
-                call.signal();
-                Call::Sent
-            }
-            _ => Call::Suppressed,
-        }
-    }
-
-    /// Stops the ring for good: nothing more is available, and the frontend is told.
-    #[cold]
-    fn fail(&mut self, violation: Violation) -> Violation {
-        if self.violation.is_none() {
-            self.violation = Some(violation);
-            if let Some(err) = &self.config.err {
-                err.signal();
-            }
-        }
-        violation
-    }
-
-    /// Takes the chain at `next_avail`, all of whose descriptors must have the direction `WAY`, and adds
-    /// its pieces to `segments`. One or two descriptors, the common case, are read without a loop.
-    #[inline(always)]
-    fn walk<const WAY: u16>(&mut self) -> Result<(u16, u32), Violation> {
-        let head = self.avail.entry(self.next_avail);
-        let size = self.config.size;
-        if head >= size {
-            let at = self.next_avail;
-            return Err(self.fail(Violation::Head { at, head, size }));
-        }
-        // SAFETY: head was compared to the table's size; the table is mapped as long as the ring lives.
-        let first = unsafe { self.desc.read(head) };
-        let len = if first.flags == WAY {
-            self.add(head, first)?;
-            first.len
-        } else if first.flags == WAY | NEXT && first.next < size {
-            // SAFETY: next was compared to the table's size.
-            let second = unsafe { self.desc.read(first.next) };
-            self.add(head, first)?;
-            if second.flags == WAY && first.len.checked_add(second.len).is_some() {
-                self.add(head, second)?;
-                first.len + second.len
-            } else {
-                self.walk_on::<WAY>(head, self.desc, second, size.saturating_sub(1), first.len)?
-            }
-        } else {
-            self.walk_on::<WAY>(head, self.desc, first, size, 0)?
-        };
-        self.next_avail = self.next_avail.wrapping_add(1);
-        Ok((head, len))
-    }
-
-    /// The rest of a chain from `desc` on, at most `left` descriptors, with `len` bytes before it.
-    #[cold]
-    fn walk_on<const WAY: u16>(
-        &mut self,
-        head: u16,
-        table: Table,
-        mut desc: Desc,
-        mut left: u16,
-        mut len: u32,
-    ) -> Result<u32, Violation> {
-        loop {
-            if left == 0 {
-                return Err(self.fail(Violation::ChainTooLong { head }));
-            }
-            left -= 1;
-            if desc.flags & INDIRECT != 0 {
-                return self.walk_indirect::<WAY>(head, table, desc, len);
-            }
-            if desc.flags & WRITE != WAY {
-                return Err(self.fail(Violation::Direction { head }));
-            }
-            self.add(head, desc)?;
-            len = match len.checked_add(desc.len) {
-                Some(len) => len,
-                None => return Err(self.fail(Violation::Length { head })),
-            };
-            if desc.flags & NEXT == 0 {
-                return Ok(len);
-            }
-            let (next, size) = (desc.next, table.size);
-            if next >= size {
-                return Err(self.fail(Violation::Next { head, next, size }));
-            }
-            // SAFETY: next was compared to the table's size; the table is mapped.
-            desc = unsafe { table.read(next) };
-        }
-    }
-
-    /// An indirect table in place of the rest of the chain (virtio 1.2, 2.7.5.3).
-    fn walk_indirect<const WAY: u16>(
-        &mut self,
-        head: u16,
-        table: Table,
-        desc: Desc,
-        len: u32,
-    ) -> Result<u32, Violation> {
-        let entries = desc.len / DESC_LEN;
-        let sound = self.indirect
-            && desc.flags & NEXT == 0
-            && !table.indirect
-            && desc.len.is_multiple_of(DESC_LEN)
-            && (1..=u32::from(self.config.size)).contains(&entries);
-        if !sound {
-            return Err(self.fail(Violation::Indirect { head }));
-        }
-        let mapped = self.translator.translate(desc.addr, desc.len);
-        let Some((at, _)) = mapped.filter(|(_, room)| *room == desc.len) else {
-            let (addr, len) = (desc.addr, desc.len);
-            return Err(self.fail(Violation::Unmapped { head, addr, len }));
-        };
-        let table = Table { at: at.cast(), size: entries as u16, indirect: true };
-        // SAFETY: the table has at least one entry, and all of it was just found mapped.
-        let first = unsafe { table.read(0) };
-        self.walk_on::<WAY>(head, table, first, table.size, len)
-    }
-
-    /// Adds the pieces of one descriptor's buffer: one, unless it goes on in another memory region.
-    #[inline(always)]
-    fn add(&mut self, head: u16, desc: Desc) -> Result<(), Violation> {
-        match self.translator.translate(desc.addr, desc.len) {
-            Some((ptr, len)) if len == desc.len && self.pieces < self.segments.len() && len > 0 => {
-                // SAFETY: the range was found mapped, and the translator keeps the memory table alive.
-                self.segments[self.pieces] = unsafe { Segment::new(ptr, len) };
-                self.pieces += 1;
-                Ok(())
-            }
-            _ => self.add_in_pieces(head, desc),
-        }
-    }
-
-    #[cold]
-    fn add_in_pieces(&mut self, head: u16, desc: Desc) -> Result<(), Violation> {
-        let (mut addr, mut left) = (desc.addr, desc.len);
-        while left > 0 {
-            if self.pieces == self.segments.len() {
-                return Err(self.fail(Violation::TooManyPieces { head }));
-            }
-            let Some((ptr, len)) = self.translator.translate(addr, left) else {
-                return Err(self.fail(Violation::Unmapped { head, addr, len: left }));
-            };
-            // SAFETY: as in `add`.
-            self.segments[self.pieces] = unsafe { Segment::new(ptr, len) };
-            self.pieces += 1;
-            left -= len;
-            // A region never ends at 2^64, so only a range that goes on beyond all regions can wrap.
-            addr = addr.wrapping_add(u64::from(len));
-        }
-        Ok(())
-    }
-}
-
-/// Pieces kept beyond one a descriptor: buffers may cross memory regions, and a packet may take several
-/// chains.
-const SPARE_PIECES: usize = 64;
-
-/// Finds one of the ring's areas in our memory.
-fn area(
-    memory: &Arc<Memory>,
-    area: &'static str,
-    addr: u64,
-    len: u64,
-    align: usize,
-) -> Result<*mut u8, SetupError> {
-    let host = memory.user_to_host(addr, len).ok_or(SetupError::Unmapped { area, addr, len })?;
-    // Ours counts, not the frontend's: it is ours that is dereferenced.
-    match host.addr().is_multiple_of(align) {
-        true => Ok(host),
-        false => Err(SetupError::Unaligned { area, addr, align }),
+        self.config.call_if(wanted)
     }
 }
 

@@ -71,7 +71,8 @@ fn the_vhost_crates_frontend_brings_up_every_pair() {
     assert!(state.queues.len() == 256 && state.queues.iter().all(|queue| queue.started && queue.size == 16));
     assert_eq!((state.memory_regions, state.memory_bytes), (1, guest.len));
     for ring in 0..256 {
-        assert_eq!(frontend.get_vring_base(ring).unwrap(), 5);
+        // All that is offered was acknowledged, so the rings are packed: the position twice.
+        assert_eq!(frontend.get_vring_base(ring).unwrap(), 5 << 16 | 5);
     }
     frontend.reset_device().unwrap();
     drop((frontend, eventfd));
@@ -113,7 +114,7 @@ fn features_never_offered_are_refused() {
     let guest = Guest::new(0x10000);
     let mut client = Client::connect(1);
     client.negotiate();
-    assert!(!client.tell_u64(2, FEATURES | 1 << 34));
+    assert!(!client.tell_u64(2, FEATURES | 1 << 35));
     assert_eq!(client.engine.state().features, FEATURES);
     assert!(!client.tell_u64(16, ALL_PROTOCOL | 1 << 12));
     assert_eq!(client.engine.state().protocol_features, ALL_PROTOCOL);

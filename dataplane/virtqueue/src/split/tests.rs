@@ -1,5 +1,6 @@
 mod garbage;
 mod hostile;
+mod indirect;
 mod model;
 mod normal;
 mod notify;
@@ -12,18 +13,28 @@ mod setup;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
-use proptest::prelude::ProptestConfig;
-
-use crate::testing::Driver;
-use crate::{Call, Cursor, Reservation, RingConfig, Segment, SetupError, SplitRing, Violation};
+use crate::testing::split::Driver;
+use crate::{
+    Call, Cursor, Reservation, RingConfig, Segment, SetupError, SplitRing, Taken, Token, Violation, Virtqueue,
+};
 
 /// A chain taken from a ring: head, length, content.
 fn take(ring: &mut SplitRing) -> Result<(u16, u32, Vec<u8>), Violation> {
     assert_ne!(ring.available(1)?, 0, "nothing to take");
-    let (head, len, segments) = ring.take()?;
-    let content = read(segments);
-    assert_eq!(content.len(), len as usize);
-    Ok((head, len, content))
+    let taken = ring.take()?.expect("nothing was taken");
+    let content = read(taken.segments);
+    assert_eq!(content.len(), taken.len as usize);
+    Ok((taken.token.id, taken.len, content))
+}
+
+/// Head and length of a chain that is known to be there.
+fn take_unread(ring: &mut SplitRing) -> Result<(u16, u32), Violation> {
+    ring.take().map(|taken| taken.map(|taken| (taken.token.id, taken.len)).expect("nothing was taken"))
+}
+
+/// Names the chain at `head`, however it was taken.
+fn token(head: u16) -> Token {
+    Token { id: head, descs: 1 }
 }
 
 fn read(segments: &[Segment]) -> Vec<u8> {
@@ -35,15 +46,4 @@ fn read(segments: &[Segment]) -> Vec<u8> {
 /// (guest address, length) of what the ring lent last.
 fn ranges(driver: &Driver, ring: &SplitRing) -> Vec<(u64, usize)> {
     ring.segments().iter().map(|segment| (driver.guest.addr_of(segment), segment.len())).collect()
-}
-
-/// Bytes that tell where they are from.
-fn pattern(seed: u64, len: usize) -> Vec<u8> {
-    (0..len as u64).map(|i| (((seed * 31 + i) * 0x9e37_79b9) >> 8) as u8).collect()
-}
-
-/// So many cases of a property; few under Miri, which is a hundred times slower.
-fn runs(cases: u32) -> ProptestConfig {
-    let cases = if cfg!(miri) { 10 } else { cases };
-    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
 }

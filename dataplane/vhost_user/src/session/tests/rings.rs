@@ -108,7 +108,7 @@ fn get_vring_base_stops_until_the_next_kick() {
     assert_eq!(client.engine.events(), []);
     assert!(client.tell_fd(12, 1, Some(event().as_fd())));
     assert_eq!(client.engine.events(), [Out(1, 4)]);
-    assert_eq!(client.engine.look().out[&1].size(), 8);
+    assert_eq!(client.engine.look().out[&1].config().size, 8);
     client.close().0.unwrap();
 }
 

@@ -107,15 +107,15 @@ proptest! {
             let outcome = match op {
                 Mischief::Take(n) => ring.available(n).and_then(|all| {
                     for _ in 0..all.min(n) {
-                        let (head, len, segments) = ring.take()?;
+                        let Taken { token, len, segments } = ring.take()?.expect("nothing was taken");
                         let sum: usize = segments.iter().map(Segment::len).sum();
                         assert_eq!(sum, len as usize);
-                        assert!(head < size && segments.iter().all(|segment| segment.len() > 0));
+                        assert!(token.id < size && segments.iter().all(|segment| segment.len() > 0));
                         ranges(&driver, &ring);
                         // Half of them are kept for ever.
                         taken += 1;
                         if taken % 2 == 0 {
-                            ring.complete(head, len);
+                            ring.complete(token, len);
                         }
                     }
                     Ok(())

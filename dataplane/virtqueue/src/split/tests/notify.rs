@@ -12,7 +12,7 @@ fn round(driver: &mut Driver, ring: &mut SplitRing, n: u16) -> Call {
     }
     for _ in 0..n {
         let (head, ..) = take(ring).unwrap();
-        ring.complete(head, 0);
+        ring.complete(token(head), 0);
     }
     ring.publish()
 }
@@ -203,8 +203,8 @@ fn no_call_is_lost_between_threads() {
             let mut done = 0;
             while done < ROUNDS && Instant::now() < deadline {
                 if ring.available(1).unwrap() > 0 {
-                    let (head, ..) = ring.take().unwrap();
-                    ring.complete(head, 0);
+                    let (head, _) = take_unread(&mut ring).unwrap();
+                    ring.complete(token(head), 0);
                     ring.publish();
                     done += 1;
                 } else {

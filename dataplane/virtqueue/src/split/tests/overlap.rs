@@ -22,7 +22,7 @@ fn areas_that_overlap() {
             driver.guest.write(DATA, &pattern(round, 8));
             driver.guest.write_u16(DATA + avail + 2, (ring.base() as u16).wrapping_add(1));
             if ring.available(1).is_ok_and(|n| n > 0) && ring.take().is_ok() {
-                ring.complete(3, 0xffff_ffff);
+                ring.complete(token(3), 0xffff_ffff);
             }
             ring.publish();
             ring.set_kicks(round % 2 == 0);
@@ -58,7 +58,7 @@ fn two_queues_on_one_ring() {
     driver.post(&[0], &[out(DATA, 5)]);
     for ring in [&mut one, &mut two] {
         assert_eq!(take(ring).unwrap().0, 0);
-        ring.complete(0, 0);
+        ring.complete(token(0), 0);
         ring.publish();
     }
     assert_eq!(driver.used(), [(0, 0)]);

@@ -95,6 +95,31 @@ fn a_packet_larger_than_the_full_ring_is_too_small() {
     assert_eq!(ring.reserve(21, 12, u16::MAX), Ok(TooSmall));
 }
 
+/// Nor when the ring is full of fewer chains, of several descriptors each.
+#[test]
+fn a_packet_larger_than_a_ring_full_of_chains_is_too_small() {
+    let mut driver = Driver::new(4, 0);
+    let mut ring = driver.start();
+    driver.post(&[0, 1], &[into(DATA, 10), into(DATA, 10)]);
+    assert_eq!(ring.reserve(41, 12, u16::MAX), Ok(Short));
+    driver.post(&[2, 3], &[into(DATA, 10), into(DATA, 10)]);
+    assert_eq!(ring.reserve(41, 12, u16::MAX), Ok(TooSmall));
+    assert_eq!(ring.reserve(40, 12, u16::MAX), Ok(Ready(2)));
+}
+
+/// However large the ring, a packet takes 1024 chains at most.
+#[test]
+fn a_packet_in_more_than_1024_buffers_is_too_small() {
+    let mut driver = Driver::new(2048, 0);
+    driver.post(&[0], &[into(DATA, 12)]);
+    for slot in 1..1025 {
+        driver.post(&[slot], &[into(DATA, 1)]);
+    }
+    let mut ring = driver.start();
+    assert_eq!(ring.reserve(12 + 1024, 12, u16::MAX), Ok(TooSmall));
+    assert_eq!(ring.reserve(12 + 1023, 12, u16::MAX), Ok(Ready(1024)));
+}
+
 /// Taken but not yet published chains come back: it is worth waiting.
 #[test]
 fn a_full_ring_half_taken_is_short() {

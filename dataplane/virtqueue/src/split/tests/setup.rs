@@ -16,7 +16,7 @@ fn sizes_that_are_no_power_of_two_up_to_32768() {
         assert_eq!(refused(|_, config| config.size = size), SetupError::Size(size));
     }
     for size in (0..=15).map(|bit| 1 << bit) {
-        assert_eq!(Driver::new(size, 0).start().size(), size);
+        assert_eq!(Driver::new(size, 0).start().config().size, size);
     }
 }
 
@@ -70,7 +70,7 @@ fn areas_may_end_where_memory_ends() {
         (config.desc, config.avail, config.used) = (at(desc), at(avail), at(used));
         let mut ring = SplitRing::start(config).unwrap();
         ring.set_kicks(false);
-        ring.complete(3, 0);
+        ring.complete(token(3), 0);
         ring.publish();
     }
 }

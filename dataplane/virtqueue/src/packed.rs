@@ -1,0 +1,410 @@
+//! The packed ring (virtio 1.2, section 2.8), device side. A mirror image of `split.rs`.
+#![allow(unsafe_code)] // the three areas are guest memory: `start` checks where they are
+
+use std::sync::atomic::{Ordering, fence};
+
+use virtio_bindings::virtio_ring::{
+    VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC, VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT,
+    VRING_DESC_F_WRITE, VRING_PACKED_EVENT_FLAG_DESC, VRING_PACKED_EVENT_FLAG_DISABLE,
+    VRING_PACKED_EVENT_FLAG_ENABLE,
+};
+
+use crate::chain::{Latch, MAX_CHAIN, Pieces, add_len};
+use crate::ring::area;
+use crate::{Call, Reservation, RingConfig, Segment, SetupError, Taken, Token, Violation, Virtqueue};
+
+mod layout;
+
+use layout::{Desc, Descs, Event, Position, table_entry};
+
+const NEXT: u16 = VRING_DESC_F_NEXT as u16;
+const WRITE: u16 = VRING_DESC_F_WRITE as u16;
+const INDIRECT: u16 = VRING_DESC_F_INDIRECT as u16;
+/// The flag bits that describe a buffer.
+const KIND: u16 = NEXT | WRITE | INDIRECT;
+/// Largest queue size (virtio 1.2, 2.8.10.1).
+const MAX_SIZE: u16 = 32768;
+
+/// A chain taken for a packet: its id, its descriptors, and the bytes it is to hold.
+type Reserved = (u16, u16, u32);
+
+/// A running packed ring. Its operations are those of [`Virtqueue`].
+///
+/// From `next_used` to `next_avail` are as many descriptors as are `held` or `hidden`. The guest may not
+/// touch these; so there are never more than the ring has, and none of them is looked at again.
+pub struct PackedRing {
+    descs: Descs,
+    /// Says when the guest wants a call.
+    driver: Event,
+    /// Says when we want a kick.
+    device: Event,
+    /// Next descriptor to take.
+    next_avail: Position,
+    /// Descriptors seen to be available from `next_avail` on.
+    seen: u16,
+    /// Descriptors of chains that were taken and not returned.
+    held: u16,
+    /// What `next_avail` and `seen` were before the chain taken last, and how many descriptors that has.
+    before: (Position, u16, u16),
+    /// Next descriptor to write as used.
+    next_used: Position,
+    /// First used descriptor that the guest does not see yet, and its flags: the last to be written.
+    first_used: Option<(Position, u16)>,
+    /// Descriptors of chains that were returned and are not seen by the guest yet.
+    hidden: u16,
+    event_idx: bool,
+    indirect: bool,
+    /// No call was decided about yet: the first used descriptors always call.
+    first_call: bool,
+    pieces: Pieces,
+    /// Chains taken for one packet.
+    reserved: Box<[Reserved]>,
+    latch: Latch,
+    config: RingConfig,
+}
+
+impl PackedRing {
+    /// Checks size, alignment and mapping of the three areas once, and caches where they are.
+    pub fn start(config: RingConfig) -> Result<PackedRing, SetupError> {
+        let size = config.size;
+        if !(1..=MAX_SIZE).contains(&size) {
+            return Err(SetupError::PackedSize(size));
+        }
+        let next_avail = Position::from_bits(config.base as u16);
+        let next_used = match (config.base >> 16) as u16 {
+            0 => next_avail,
+            bits => Position::from_bits(bits),
+        };
+        // What lies between was taken by another, and is not known here: it stays held for ever.
+        let held = next_avail.distance(next_used, size);
+        let (true, true, Some(held)) = (next_avail.slot < size, next_used.slot < size, held) else {
+            return Err(SetupError::Base(config.base));
+        };
+        let descs = area(&config.memory, "descriptor ring", config.desc, Descs::len(size), 16)?;
+        let driver = area(&config.memory, "driver event suppression", config.avail, Event::LEN, 4)?;
+        let device = area(&config.memory, "device event suppression", config.used, Event::LEN, 4)?;
+        // SAFETY: alignment and mapping of each were just checked, and the ring holds the memory table that
+        // keeps them mapped. Every slot is that of a position: less than the size here and after each step.
+        let (descs, driver, device) =
+            unsafe { (Descs::new(descs, size), Event::new(driver), Event::new(device)) };
+        let mut ring = PackedRing {
+            descs,
+            driver,
+            device,
+            next_avail,
+            seen: 0,
+            held,
+            before: (next_avail, 0, 0),
+            next_used,
+            first_used: None,
+            hidden: 0,
+            event_idx: config.has(VIRTIO_RING_F_EVENT_IDX),
+            indirect: config.has(VIRTIO_RING_F_INDIRECT_DESC),
+            first_call: true,
+            pieces: Pieces::new(config.memory.clone()),
+            reserved: vec![(0, 0, 0); usize::from(size.min(MAX_CHAIN))].into(),
+            latch: Latch::default(),
+            config,
+        };
+        ring.set_kicks(true);
+        Ok(ring)
+    }
+
+    #[cold]
+    fn fail(&mut self, violation: Violation) -> Violation {
+        self.latch.fail(&self.config, violation)
+    }
+
+    /// How many descriptors from `next_avail` on are the guest's to make available.
+    #[inline(always)]
+    fn open(&self) -> u16 {
+        self.config.size.saturating_sub(self.held).saturating_sub(self.hidden)
+    }
+
+    /// Takes the chain at `next_avail`, if there is one, all of whose descriptors must have the direction
+    /// `WAY`, and adds its pieces to those kept.
+    #[inline(always)]
+    fn walk<const WAY: u16>(&mut self) -> Result<Option<(Token, u32)>, Violation> {
+        let most = self.open().min(MAX_CHAIN);
+        if most == 0 {
+            return Ok(None);
+        }
+        let first = self.descs.read(self.next_avail.slot);
+        let chain = if first.is_available(self.next_avail) {
+            self.read_chain::<WAY>(first, most)
+        } else if self.seen == 0 {
+            return Ok(None);
+        } else {
+            Err(Violation::Withdrawn { head: self.next_avail.slot })
+        };
+        match chain {
+            Ok((token, len)) => {
+                self.before = (self.next_avail, self.seen, token.descs);
+                self.next_avail = self.next_avail.after(token.descs, self.config.size);
+                // The others of a chain are not looked at one by one, and may not all have been seen.
+                self.seen = self.seen.saturating_sub(token.descs);
+                self.held += token.descs;
+                Ok(Some((token, len)))
+            }
+            Err(violation) => Err(self.fail(violation)),
+        }
+    }
+
+    /// One or two descriptors, the common case, are read without a loop. A chain's id is its last
+    /// descriptor's (virtio 1.2, 2.8.6).
+    #[inline(always)]
+    fn read_chain<const WAY: u16>(&mut self, first: Desc, most: u16) -> Result<(Token, u32), Violation> {
+        let slot = self.next_avail.slot;
+        if first.flags & KIND == WAY {
+            self.pieces.add(slot, first.addr, first.len)?;
+            return Ok((Token { id: first.id, descs: 1 }, first.len));
+        }
+        if first.flags & KIND != WAY | NEXT || most == 1 {
+            return self.read_on::<WAY>(first, most, 1, 0);
+        }
+        let second = self.descs.read(self.next_avail.after(1, self.config.size).slot);
+        self.pieces.add(slot, first.addr, first.len)?;
+        if second.flags & KIND != WAY {
+            return self.read_on::<WAY>(second, most, 2, first.len);
+        }
+        self.pieces.add(slot, second.addr, second.len)?;
+        Ok((Token { id: second.id, descs: 2 }, add_len(slot, first.len, second.len)?))
+    }
+
+    /// The rest of a chain of at most `most` descriptors from `desc`, its `descs`th, on, with `len` bytes
+    /// before it.
+    #[cold]
+    fn read_on<const WAY: u16>(
+        &mut self,
+        mut desc: Desc,
+        most: u16,
+        mut descs: u16,
+        mut len: u32,
+    ) -> Result<(Token, u32), Violation> {
+        let head = self.next_avail.slot;
+        loop {
+            if desc.flags & INDIRECT != 0 {
+                // An indirect descriptor is a chain of its own (virtio 1.2, 2.8.19).
+                if !self.indirect || desc.flags & NEXT != 0 || descs > 1 {
+                    return Err(Violation::Indirect { head });
+                }
+                len = self.read_indirect::<WAY>(head, desc)?;
+                return Ok((Token { id: desc.id, descs }, len));
+            }
+            if desc.flags & WRITE != WAY {
+                return Err(Violation::Direction { head });
+            }
+            self.pieces.add(head, desc.addr, desc.len)?;
+            len = add_len(head, len, desc.len)?;
+            if desc.flags & NEXT == 0 {
+                return Ok((Token { id: desc.id, descs }, len));
+            }
+            if descs == most {
+                return Err(Violation::ChainTooLong { head });
+            }
+            desc = self.descs.read(self.next_avail.after(descs, self.config.size).slot);
+            descs += 1;
+        }
+    }
+
+    /// An indirect table: its descriptors lie in order, and only their direction counts (virtio 1.2, 2.8.7).
+    fn read_indirect<const WAY: u16>(&mut self, head: u16, desc: Desc) -> Result<u32, Violation> {
+        let (at, entries) = self.pieces.table(head, desc.addr, desc.len, self.config.size)?;
+        if entries > MAX_CHAIN {
+            return Err(Violation::ChainTooLong { head });
+        }
+        let mut len = 0;
+        for index in 0..entries {
+            // SAFETY: the whole table was just found mapped.
+            let entry = unsafe { table_entry(at, index) };
+            if entry.flags & INDIRECT != 0 {
+                return Err(Violation::Indirect { head });
+            }
+            // DPDK's driver marks entries of its transmit tables as device-writable.
+            // Reading them harms nobody; writing what the guest has not offered for it would.
+            if WAY == WRITE && entry.flags & WRITE == 0 {
+                return Err(Violation::Direction { head });
+            }
+            self.pieces.add(head, entry.addr, entry.len)?;
+            len = add_len(head, len, entry.len)?;
+        }
+        Ok(len)
+    }
+
+    /// Takes chains for a packet into `reserved`.
+    #[inline(always)]
+    fn reserve_chains(&mut self, len: u32, header: u32, max_chains: u16) -> Result<Reservation, Violation> {
+        let (mut chains, mut descs, mut left) = (0, 0, len);
+        while chains < max_chains.min(MAX_CHAIN) {
+            let head = self.next_avail.slot;
+            let Some((token, room)) = self.walk::<WRITE>()? else {
+                // The guest has no descriptor left that it could add.
+                let all = descs == self.config.size;
+                return Ok(if all { Reservation::TooSmall } else { Reservation::Short });
+            };
+            if chains == 0 && room < header {
+                return Err(self.fail(Violation::NoRoom { head, room }));
+            }
+            self.reserved[usize::from(chains)] = (token.id, token.descs, room.min(left));
+            chains += 1;
+            descs += token.descs;
+            left -= room.min(left);
+            if left == 0 {
+                return Ok(Reservation::Ready(chains));
+            }
+        }
+        Ok(Reservation::TooSmall)
+    }
+
+    /// Whether the guest wants a call for what was used from `old` to `new` (virtio 1.2, 2.8.10).
+    #[inline(always)]
+    fn wants_call(&self, old: Position, new: Position) -> bool {
+        let (event, flags) = self.driver.read();
+        match flags {
+            VRING_PACKED_EVENT_FLAG_DISABLE => false,
+            VRING_PACKED_EVENT_FLAG_DESC if self.event_idx => {
+                self.first_call || Position::passed(event, old, new, self.config.size)
+            }
+            _ => true,
+        }
+    }
+}
+
+impl Virtqueue for PackedRing {
+    fn config(&self) -> &RingConfig {
+        &self.config
+    }
+
+    /// Both halves are the same if nothing is held.
+    fn base(&self) -> u32 {
+        u32::from(self.next_avail.bits()) | u32::from(self.next_used.bits()) << 16
+    }
+
+    fn violation(&self) -> Option<Violation> {
+        self.latch.violation()
+    }
+
+    fn set_kicks(&mut self, wanted: bool) {
+        // The guest kicks when it makes this descriptor available: what was seen but is not taken yet (too
+        // little for a packet) must not stand in the way of the next kick.
+        let next = self.next_avail.after(self.seen, self.config.size);
+        let flags = match wanted {
+            false => VRING_PACKED_EVENT_FLAG_DISABLE,
+            true if self.event_idx => VRING_PACKED_EVENT_FLAG_DESC,
+            true => VRING_PACKED_EVENT_FLAG_ENABLE,
+        };
+        self.device.write(next, flags);
+        // Orders the wish before the look at the descriptors that must follow it (virtio 1.2, 2.8.21.3).
+        fence(Ordering::SeqCst);
+    }
+
+    /// Counts descriptors: a chain may take up several.
+    #[inline(always)]
+    fn available(&mut self, wanted: u16) -> Result<u16, Violation> {
+        if self.latch.broken() {
+            return Ok(0);
+        }
+        let most = wanted.min(self.open());
+        while self.seen < most && self.descs.is_available(self.next_avail.after(self.seen, self.config.size))
+        {
+            self.seen += 1;
+        }
+        Ok(self.seen)
+    }
+
+    #[inline(always)]
+    fn take(&mut self) -> Result<Option<Taken<'_>>, Violation> {
+        if self.seen == 0 || self.latch.broken() {
+            return Ok(None);
+        }
+        self.pieces.clear();
+        let taken = self.walk::<0>()?;
+        Ok(taken.map(|(token, len)| Taken { token, len, segments: self.pieces.as_slice() }))
+    }
+
+    fn untake(&mut self) {
+        let (next_avail, seen, descs) = self.before;
+        self.before.2 = 0;
+        (self.next_avail, self.seen) = (next_avail, seen);
+        self.held = self.held.saturating_sub(descs);
+    }
+
+    #[inline(always)]
+    fn reserve(&mut self, len: u32, header: u32, max_chains: u16) -> Result<Reservation, Violation> {
+        if self.latch.broken() {
+            return Ok(Reservation::Short);
+        }
+        let (next_avail, seen, held) = (self.next_avail, self.seen, self.held);
+        self.pieces.clear();
+        let outcome = self.reserve_chains(len, header, max_chains);
+        // Only now: a used descriptor takes the place of an available one.
+        if let Ok(Reservation::Ready(chains)) = outcome {
+            for index in 0..usize::from(chains) {
+                let (id, descs, len) = self.reserved[index];
+                self.complete(Token { id, descs }, len);
+            }
+        } else {
+            // What was walked was seen: the next kick is wanted for what comes behind it.
+            self.seen = seen.max(self.held - held);
+            (self.next_avail, self.held) = (next_avail, held);
+            self.pieces.clear();
+        }
+        outcome
+    }
+
+    #[inline(always)]
+    fn segments(&self) -> &[Segment] {
+        self.pieces.as_slice()
+    }
+
+    #[inline(always)]
+    fn has_news(&self) -> bool {
+        !self.latch.broken()
+            && self.seen < self.open()
+            && self.descs.is_available(self.next_avail.after(self.seen, self.config.size))
+    }
+
+    /// The guest looks at one descriptor after the other, so as long as the first one's flags are not
+    /// written it sees none of them (virtio 1.2, 2.8.2 and 2.8.9).
+    #[inline(always)]
+    fn complete(&mut self, token: Token, len: u32) {
+        // A token of another ring must not lead beyond what is held, and so into what is the guest's.
+        let descs = token.descs.min(self.held);
+        debug_assert_eq!(descs, token.descs, "a chain was returned that was not taken");
+        if descs == 0 {
+            return;
+        }
+        let at = self.next_used;
+        let flags = at.used() | if len > 0 { WRITE } else { 0 };
+        self.descs.set_used(at.slot, token.id, len);
+        if self.first_used.is_some() {
+            // Ordered by `publish`.
+            self.descs.set_flags(at.slot, flags, Ordering::Relaxed);
+        } else {
+            self.first_used = Some((at, flags));
+        }
+        self.held -= descs;
+        self.hidden += descs;
+        self.next_used = at.after(descs, self.config.size);
+    }
+
+    #[inline(always)]
+    fn publish(&mut self) -> Call {
+        let Some((first, flags)) = self.first_used.take() else {
+            return Call::Nothing;
+        };
+        self.hidden = 0;
+        // Release: orders all used descriptors, and the data in the buffers, before the flags that show
+        // them.
+        self.descs.set_flags(first.slot, flags, Ordering::Release);
+        // Orders the used descriptors before the look at the guest's wish; the guest writes its wish, then
+        // looks at the descriptors, so one of the two sees the other (virtio 1.2, 2.8.21.3).
+        fence(Ordering::SeqCst);
+        let wanted = self.wants_call(first, self.next_used);
+        self.first_call = false;
+        self.config.call_if(wanted)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,194 @@
+//! The same guest on both formats, and what it sees is the same.
+
+use proptest::prelude::*;
+
+use crate::testing::*;
+use crate::{Cursor, Reservation, Ring, Segment, Token};
+
+const HEADER: u32 = 12;
+/// Each posted buffer has room of its own.
+const STRIDE: u64 = 128;
+
+#[derive(Clone, Debug)]
+enum Op {
+    /// Buffers of these lengths, through a table or not.
+    Post(Vec<u32>, bool),
+    Take(u16),
+    Untake,
+    /// Returns so many of the chains held, from a random place on.
+    Complete(u16, usize),
+    /// A packet of so many bytes, in so many chains at most.
+    Packet(u32, u16),
+    Publish,
+    Kicks(bool),
+    /// Returns everything; the ring is stopped, and another started in its place.
+    Restart,
+}
+
+fn ops() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        6 => (prop::collection::vec(HEADER..STRIDE as u32, 1..5), any::<bool>()).prop_map(|(lens, table)| Op::Post(lens, table)),
+        4 => (1..20u16).prop_map(Op::Take),
+        1 => Just(Op::Untake),
+        3 => (1..9u16, any::<usize>()).prop_map(|(n, at)| Op::Complete(n, at)),
+        4 => (HEADER..400u32, 0..5u16).prop_map(|(len, chains)| Op::Packet(len, chains)),
+        3 => Just(Op::Publish),
+        2 => any::<bool>().prop_map(Op::Kicks),
+        1 => Just(Op::Restart),
+    ]
+}
+
+/// A guest, and a ring of one format.
+struct Side {
+    guest: Box<dyn Poster>,
+    ring: Ring,
+    held: Vec<Token>,
+    /// Number of each posted chain, by what the guest calls it.
+    names: Vec<(u16, u32)>,
+    posted: u32,
+    buffers: u64,
+}
+
+impl Side {
+    fn new(format: Format, size: u16, features: u64) -> Side {
+        let guest = poster(format, size, features);
+        let ring = Ring::start(guest.config()).unwrap();
+        Side { guest, ring, held: vec![], names: vec![], posted: 0, buffers: 0 }
+    }
+
+    /// Posts a chain of the right direction; its number, if there was room.
+    fn post(&mut self, lens: &[u32], table: bool, flags: u16) -> Option<u32> {
+        let mut bufs = Vec::new();
+        for len in lens {
+            // As many as are ever in flight; one of them lies across the seam.
+            self.buffers = (self.buffers + 1) % 160;
+            let addr = SEAM - 80 * STRIDE + 50 + STRIDE * self.buffers;
+            self.guest.guest().write(addr, &pattern(addr, *len as usize));
+            bufs.push(Buf { addr, len: *len, flags });
+        }
+        let at = table.then_some(SEAM + 0x8000 + u64::from(self.posted % 64) * 80);
+        let id = self.guest.post(&bufs, at)?;
+        self.posted += 1;
+        self.names.push((id, self.posted));
+        Some(self.posted)
+    }
+
+    fn take(&mut self, n: u16) -> Vec<Vec<u8>> {
+        let ring = self.ring.as_dyn();
+        let mut contents = Vec::new();
+        while contents.len() < usize::from(n) && ring.available(1).unwrap() > 0 {
+            let taken = ring.take().unwrap().unwrap();
+            contents.push(vec![0; taken.segments.iter().map(Segment::len).sum()]);
+            let content = contents.last_mut().unwrap();
+            assert_eq!(Cursor::new(taken.segments).read(content), taken.len as usize);
+            let token = taken.token;
+            self.held.push(token);
+        }
+        contents
+    }
+
+    fn complete(&mut self, n: u16, at: usize) {
+        for len in 0..n.min(self.held.len() as u16) {
+            let token = self.held.swap_remove(at % self.held.len());
+            self.ring.as_dyn().complete(token, len.into());
+        }
+    }
+
+    fn packet(&mut self, len: u32, chains: u16, seed: u64) -> Reservation {
+        let ring = self.ring.as_dyn();
+        let reservation = ring.reserve(len, HEADER, chains).unwrap();
+        if let Reservation::Ready(_) = reservation {
+            let packet = pattern(seed, len as usize);
+            assert_eq!(Cursor::new(ring.segments()).write(&packet), len as usize);
+        }
+        reservation
+    }
+
+    /// Publishes; what comes back, by number and length.
+    fn publish(&mut self) -> Vec<(u32, u32)> {
+        self.ring.as_dyn().publish();
+        self.guest.calls(0);
+        let mut number = |(id, len)| {
+            let at = self.names.iter().position(|(name, _)| *name == id).unwrap();
+            (self.names.swap_remove(at).1, len)
+        };
+        let back = self.guest.collect();
+        back.into_iter().map(&mut number).collect()
+    }
+
+    fn restart(&mut self) -> Vec<(u32, u32)> {
+        self.complete(u16::MAX, 0);
+        let back = self.publish();
+        let config = crate::RingConfig { base: self.ring.base(), ..self.guest.config() };
+        self.ring = Ring::start(config).unwrap();
+        back
+    }
+
+    /// Asks for kicks or not, and posts: whether it was worth looking before, and whether a kick came.
+    fn kicks(&mut self, wanted: bool, flags: u16) -> Option<(bool, bool)> {
+        self.ring.as_dyn().set_kicks(wanted);
+        let news = self.ring.as_dyn().has_news();
+        self.post(&[20], false, flags)?;
+        Some((news, self.guest.would_kick()))
+    }
+}
+
+proptest! {
+    #![proptest_config(runs(1024))]
+
+    /// The same operations: the same data, lengths, order, answers, and memory in the end.
+    #[test]
+    fn both_formats_carry_the_same(
+        order in 0..6u32, event_idx: bool, receives: bool, ops in prop::collection::vec(ops(), 1..150),
+    ) {
+        let features = F_INDIRECT | if event_idx { F_EVENT_IDX } else { 0 };
+        let flags = if receives { WRITE } else { 0 };
+        let mut split = Side::new(Format::Split, 1 << order, features);
+        let mut packed = Side::new(Format::Packed, 1 << order, features);
+        let (mut seed, mut just_taken) = (0, false);
+        for op in ops {
+            macro_rules! both {
+                (|$side:ident| $done:expr) => {{
+                    let mut both = [&mut split, &mut packed].map(|$side| $done);
+                    prop_assert_eq!(&both[0], &both[1]);
+                    std::mem::take(&mut both[0])
+                }};
+            }
+            let mut taken = 0;
+            match &op {
+                // A table is as long as the queue at most.
+                Op::Post(lens, table) if lens.len() <= 1 << order => {
+                    both!(|side| side.post(lens, *table, flags));
+                }
+                Op::Take(n) if !receives => taken = both!(|side| side.take(*n)).len(),
+                Op::Untake if just_taken => {
+                    both!(|side| {
+                        side.ring.as_dyn().untake();
+                        side.held.pop();
+                    })
+                }
+                Op::Complete(n, at) => both!(|side| side.complete(*n, *at)),
+                Op::Packet(len, chains) if receives => {
+                    seed += 1;
+                    both!(|side| Some(side.packet(*len, *chains, seed)));
+                }
+                Op::Publish => drop(both!(|side| side.publish())),
+                Op::Kicks(wanted) => {
+                    for side in [&mut split, &mut packed] {
+                        let kicked = side.kicks(*wanted, flags);
+                        // Whoever waits after asking is woken; whoever does not want to be, is not.
+                        prop_assert!(kicked.is_none_or(|(news, kick)| news || kick == *wanted));
+                    }
+                }
+                Op::Restart => drop(both!(|side| side.restart())),
+                _ => {}
+            }
+            just_taken = taken > 0;
+            for side in [&mut split, &mut packed] {
+                prop_assert_eq!(side.ring.as_dyn().violation(), None);
+            }
+        }
+        let memory = |side: &Side| side.guest.guest().read(DATA, (SEAM + 0x8000 - DATA) as usize);
+        prop_assert!(memory(&split) == memory(&packed));
+    }
+}

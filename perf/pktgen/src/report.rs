@@ -1,0 +1,235 @@
+//! What a trial found out, for people and for programs.
+
+use serde::Serialize;
+
+use crate::clock::Clock;
+use crate::engine::{Outcome, Station};
+use crate::port::names;
+use crate::track::Counts;
+
+/// Bytes on an Ethernet wire besides the frame: preamble, FCS, gap.
+const WIRE: u64 = 24;
+
+/// Latency in microseconds.
+#[derive(Clone, Debug, Serialize)]
+pub struct Latency {
+    /// Packets measured.
+    pub count: u64,
+    pub min: f64,
+    pub mean: f64,
+    pub p50: f64,
+    pub p90: f64,
+    pub p99: f64,
+    pub p999: f64,
+    pub max: f64,
+}
+
+/// One port in one trial.
+#[derive(Clone, Debug, Serialize)]
+pub struct PortReport {
+    /// `port` or `peer`.
+    pub name: &'static str,
+    /// Ring format and features in use.
+    pub features: Vec<&'static str>,
+    /// Whether its memory is huge pages.
+    pub hugepages: bool,
+    /// Seconds of sending.
+    pub seconds: f64,
+    /// Packets that were due.
+    pub offered: u64,
+    /// Packets the backend was given.
+    pub tx_packets: u64,
+    /// Their bytes.
+    pub tx_bytes: u64,
+    /// Of those, still with the backend at the end.
+    pub tx_pending: u64,
+    /// Packets a second.
+    pub tx_pps: f64,
+    /// Bits of frames a second.
+    pub tx_bps: f64,
+    /// Kicks sent.
+    pub kicks: u64,
+    /// Frames received, of any kind.
+    pub rx_frames: u64,
+    /// Frames received a second, while packets were sent.
+    pub rx_pps: f64,
+    /// Packets of ours received, and what was wrong with others.
+    #[serde(flatten)]
+    pub counts: Counts,
+    /// Sent by the one whose packets these are, and neither received nor still with the backend.
+    pub lost: u64,
+    /// Part of them.
+    pub loss_ratio: f64,
+    /// Echo: frames not sent back for being too long.
+    pub too_long: u64,
+    /// From the time stamped into the packet, just before it was offered.
+    pub latency_us: Option<Latency>,
+}
+
+/// One trial.
+#[derive(Clone, Debug, Serialize)]
+pub struct TrialReport {
+    /// Packets a second that were asked for; none at line rate.
+    pub rate_pps: Option<f64>,
+    /// Each port.
+    pub ports: Vec<PortReport>,
+}
+
+/// The report on each station.
+pub fn ports(stations: &mut [Station], outcomes: &[Outcome], clock: &Clock) -> Vec<PortReport> {
+    let all = stations.iter_mut().zip(outcomes);
+    all.map(|(station, outcome)| {
+        let source = station.source.map(|at| &outcomes[at]);
+        port(station, outcome, source, clock)
+    })
+    .collect()
+}
+
+fn port(station: &mut Station, outcome: &Outcome, source: Option<&Outcome>, clock: &Clock) -> PortReport {
+    let Outcome { counts, seconds, .. } = *outcome;
+    let unique = counts.received - counts.duplicates;
+    // From another program, only the numbers that are missing are known.
+    let lost = match source {
+        Some(source) => source.sent.saturating_sub(source.pending).saturating_sub(unique),
+        None => counts.missing,
+    };
+    let of = source.map_or(unique + lost, |source| source.sent);
+    let per_second = |n: u64| if seconds > 0.0 { n as f64 / seconds } else { 0.0 };
+    PortReport {
+        name: station.name,
+        features: names(station.port.features),
+        hugepages: station.port.huge,
+        seconds,
+        offered: outcome.offered,
+        tx_packets: outcome.sent,
+        tx_bytes: outcome.sent_bytes,
+        tx_pending: outcome.pending,
+        tx_pps: per_second(outcome.sent),
+        tx_bps: per_second(outcome.sent_bytes * 8),
+        kicks: outcome.kicks,
+        rx_frames: outcome.frames,
+        rx_pps: per_second(outcome.received_in_time),
+        counts,
+        lost,
+        loss_ratio: if of > 0 { lost as f64 / of as f64 } else { 0.0 },
+        too_long: outcome.too_long,
+        latency_us: latency(station, clock),
+    }
+}
+
+fn latency(station: &mut Station, clock: &Clock) -> Option<Latency> {
+    let histogram = station.tracker.latency();
+    let us = |ticks: f64| ticks * clock.ns_per_tick() / 1000.0;
+    let at = |quantile| us(histogram.value_at_quantile(quantile) as f64);
+    (!histogram.is_empty()).then(|| Latency {
+        count: histogram.len(),
+        min: us(histogram.min() as f64),
+        mean: us(histogram.mean()),
+        p50: at(0.5),
+        p90: at(0.9),
+        p99: at(0.99),
+        p999: at(0.999),
+        max: us(histogram.max() as f64),
+    })
+}
+
+impl PortReport {
+    /// Whether nothing was lost, damaged or duplicated.
+    pub fn clean(&self) -> bool {
+        self.lost == 0 && self.counts.corrupt == 0 && self.counts.duplicates == 0
+    }
+}
+
+/// A rate as people read it.
+pub fn pps(rate: f64) -> String {
+    match rate {
+        r if r >= 1e6 => format!("{:.3} Mpps", r / 1e6),
+        r if r >= 1e3 => format!("{:.3} kpps", r / 1e3),
+        r => format!("{r:.1} pps"),
+    }
+}
+
+/// The table.
+pub fn text(ports: &[PortReport]) -> String {
+    let mut out = String::new();
+    let mut row = |name: &str, cell: &dyn Fn(&PortReport) -> String| {
+        let cells: Vec<String> = ports.iter().map(|p| format!("{:>26}", cell(p))).collect();
+        if cells.iter().any(|c| !c.trim().is_empty()) {
+            out += &format!("{name:<26}{}\n", cells.concat());
+        }
+    };
+    let wire = |p: &PortReport| p.tx_pps * (WIRE * 8) as f64 + p.tx_bps;
+    let us = |value: Option<f64>| value.map_or(String::new(), |v| format!("{v:.2}"));
+    row("", &|p| p.name.to_string());
+    row("ring", &|p| p.features.join(" "));
+    row("tx packets", &|p| p.tx_packets.to_string());
+    row("   due, but not taken", &|p| more(p.offered.saturating_sub(p.tx_packets)));
+    row("   still with the backend", &|p| more(p.tx_pending));
+    row("tx rate", &|p| pps(p.tx_pps));
+    row("   frames", &|p| format!("{:.3} Gbit/s", p.tx_bps / 1e9));
+    row("   as on a wire", &|p| format!("{:.3} Gbit/s", wire(p) / 1e9));
+    row("rx frames", &|p| p.rx_frames.to_string());
+    row("rx rate", &|p| pps(p.rx_pps));
+    row("   ours", &|p| p.counts.received.to_string());
+    row("   lost", &|p| format!("{} ({:.4}%)", p.lost, p.loss_ratio * 100.0));
+    row("   reordered", &|p| p.counts.reordered.to_string());
+    row("   duplicates", &|p| p.counts.duplicates.to_string());
+    row("   corrupt", &|p| p.counts.corrupt.to_string());
+    row("   foreign", &|p| p.counts.foreign.to_string());
+    row("   too long to echo", &|p| more(p.too_long));
+    row("latency, us: min", &|p| us(p.latency_us.as_ref().map(|l| l.min)));
+    row("   p50", &|p| us(p.latency_us.as_ref().map(|l| l.p50)));
+    row("   p99", &|p| us(p.latency_us.as_ref().map(|l| l.p99)));
+    row("   p99.9", &|p| us(p.latency_us.as_ref().map(|l| l.p999)));
+    row("   max", &|p| us(p.latency_us.as_ref().map(|l| l.max)));
+    row("seconds", &|p| format!("{:.3}", p.seconds));
+    out
+}
+
+/// A number that is of interest when it is not 0.
+fn more(number: u64) -> String {
+    if number == 0 { String::new() } else { number.to_string() }
+}
+
+/// One line a port and trial.
+pub fn csv(trials: &[TrialReport]) -> String {
+    let mut out = String::from(
+        "trial,rate_pps,port,ring,seconds,offered,tx_packets,tx_bytes,tx_pending,tx_pps,rx_frames,rx_pps,\
+         received,lost,loss_ratio,reordered,duplicates,corrupt,foreign,p50_us,p99_us,p999_us,max_us\n",
+    );
+    for (number, trial) in trials.iter().enumerate() {
+        for p in &trial.ports {
+            let us = |f: fn(&Latency) -> f64| {
+                p.latency_us.as_ref().map_or(String::new(), |l| format!("{:.3}", f(l)))
+            };
+            let c = &p.counts;
+            let cells = [
+                (number + 1).to_string(),
+                trial.rate_pps.map_or("line".into(), |r| format!("{r:.0}")),
+                p.name.into(),
+                p.features.join(" "),
+                format!("{:.6}", p.seconds),
+                p.offered.to_string(),
+                p.tx_packets.to_string(),
+                p.tx_bytes.to_string(),
+                p.tx_pending.to_string(),
+                format!("{:.0}", p.tx_pps),
+                p.rx_frames.to_string(),
+                format!("{:.0}", p.rx_pps),
+                c.received.to_string(),
+                p.lost.to_string(),
+                format!("{:.8}", p.loss_ratio),
+                c.reordered.to_string(),
+                c.duplicates.to_string(),
+                c.corrupt.to_string(),
+                c.foreign.to_string(),
+                us(|l| l.p50),
+                us(|l| l.p99),
+                us(|l| l.p999),
+                us(|l| l.max),
+            ];
+            out += &(cells.join(",") + "\n");
+        }
+    }
+    out
+}
