@@ -192,18 +192,17 @@ cases! {
     split_single_direct_large_4: split false false LARGE 4;
     split_single_direct_small_1: split false false SMALL 1;
     split_single_direct_small_4: split false false SMALL 4;
+    // No packed ring with indirect tables of many segments: DPDK's driver, without IN_ORDER, writes the buffer
+    // id into the table instead of the ring (virtqueue_enqueue_xmit_packed), so that no device can return the
+    // chain under its id, and it soon waits for ever. A Linux guest does use such tables.
     packed_mergeable_indirect_large_1: packed true true LARGE 1;
     packed_mergeable_indirect_large_4: packed true true LARGE 4;
-    packed_mergeable_indirect_small_1: packed true true SMALL 1;
-    packed_mergeable_indirect_small_4: packed true true SMALL 4;
     packed_mergeable_direct_large_1: packed true false LARGE 1;
     packed_mergeable_direct_large_4: packed true false LARGE 4;
     packed_mergeable_direct_small_1: packed true false SMALL 1;
     packed_mergeable_direct_small_4: packed true false SMALL 4;
     packed_single_indirect_large_1: packed false true LARGE 1;
     packed_single_indirect_large_4: packed false true LARGE 4;
-    packed_single_indirect_small_1: packed false true SMALL 1;
-    packed_single_indirect_small_4: packed false true SMALL 4;
     packed_single_direct_large_1: packed false false LARGE 1;
     packed_single_direct_large_4: packed false false LARGE 4;
     packed_single_direct_small_1: packed false false SMALL 1;
