@@ -69,12 +69,6 @@ pub fn is_packed(features: u64) -> bool {
     has(features, VIRTIO_F_RING_PACKED)
 }
 
-/// Bytes of the header in front of each packet (virtio 1.2, 5.1.6): 12, or 10 for a legacy guest without
-/// mergeable buffers.
-pub fn header_len(features: u64) -> usize {
-    if has(features, VIRTIO_F_VERSION_1) || has(features, VIRTIO_NET_F_MRG_RXBUF) { 12 } else { 10 }
-}
-
 const NAMES: [(u32, &str); 33] = [
     (0, "VIRTIO_NET_F_CSUM"),
     (1, "VIRTIO_NET_F_GUEST_CSUM"),
@@ -176,12 +170,5 @@ mod tests {
             ]
         );
         assert_eq!(feature_names(1 << 50), ["bit 50"]);
-    }
-
-    #[test]
-    fn the_header_is_short_for_legacy_guests_only() {
-        assert_eq!(header_len(0), 10);
-        assert_eq!(header_len(1 << VIRTIO_NET_F_MRG_RXBUF), 12);
-        assert_eq!(header_len(1 << VIRTIO_F_VERSION_1), 12);
     }
 }
