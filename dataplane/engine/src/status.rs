@@ -95,14 +95,14 @@ fn nic_part(config: &NicConfig, nic: &Nic, link: dpdk::ethdev::Link) -> snapshot
 
 fn guest_port(guest: &Guest) -> Port {
     let seen = guest.seen().clone();
+    let packed = vhost_user::features::is_packed(seen.frontend.features);
+    let format = if packed { "packed" } else { "split" };
     let queues: Vec<Queue> = {
         let wire = guest.wire();
         (0..2 * guest.config.queues)
             .map(|index| {
                 let counters = &guest.counters[usize::from(index / 2)];
                 let state = seen.frontend.queues.get(usize::from(index));
-                let packed = vhost_user::features::is_packed(seen.frontend.features);
-                let format = if packed { "packed" } else { "split" };
                 queue(index, counters, state, format, wire.owner(index / 2))
             })
             .collect()
