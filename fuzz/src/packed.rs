@@ -47,6 +47,8 @@ pub struct Packed {
     used: Position,
     /// What it has written since it last published, but not shown: slot and flags of the first.
     hidden: Option<(u16, u16)>,
+    /// What was completed last.
+    last: u16,
 }
 
 fn put_desc(guest: &mut Guest, spot: Spot, addr: u64, len: u32, id: u16, flags: u16) {
@@ -59,6 +61,12 @@ fn put_desc(guest: &mut Guest, spot: Spot, addr: u64, len: u32, id: u16, flags: 
 impl Packed {
     fn desc(&self, slot: u16) -> Spot {
         self.setup.areas[0].plus(16 * usize::from(slot))
+    }
+
+    fn check_desc(&self, guest: &Guest, slot: u16, expected: (u16, u32)) {
+        let desc = self.desc(slot);
+        let found = (guest.u16(desc.plus(12)), guest.u32(desc.plus(8)));
+        assert_eq!(found, expected, "used descriptor in slot {slot}");
     }
 
     fn flags(&self, guest: &Guest, position: Position) -> u16 {
@@ -175,7 +183,7 @@ impl Format for Packed {
 
     fn new(setup: Setup, _guest: &Guest, base: u32) -> Packed {
         let used = if base >> 16 == 0 { base } else { base >> 16 };
-        Packed { setup, offered: Position::new(base), used: Position::new(used), hidden: None }
+        Packed { setup, offered: Position::new(base), used: Position::new(used), hidden: None, last: 0 }
     }
 
     fn device_areas(&self) -> Vec<Piece> {
@@ -279,13 +287,16 @@ impl Format for Packed {
     }
 
     fn check_used(&mut self, guest: &Guest, chain: &Chain, len: u32) {
-        let (slot, desc) = (self.used.slot, self.desc(self.used.slot));
-        let found = (guest.u16(desc.plus(12)), guest.u32(desc.plus(8)));
-        assert_eq!(found, (chain.id, len), "used descriptor in slot {slot}");
-        let flags = if self.used.wrap { AVAIL | USED } else { 0 } | if len > 0 { WRITE } else { 0 };
+        let (slot, batched) = (self.used.slot, self.setup.batched);
+        self.last = chain.id;
+        if !batched {
+            self.check_desc(guest, slot, (chain.id, len));
+        }
+        let written = if len > 0 && !batched { WRITE } else { 0 };
+        let flags = if self.used.wrap { AVAIL | USED } else { 0 } | written;
         if self.hidden.is_none() {
             self.hidden = Some((slot, flags));
-        } else {
+        } else if !batched {
             assert_eq!(self.flags(guest, self.used), flags, "flags of slot {slot}");
         }
         self.used = self.used.after(chain.slots, self.setup.size);
@@ -295,6 +306,9 @@ impl Format for Packed {
         assert_eq!(any, self.hidden.is_some());
         if let Some((slot, flags)) = self.hidden.take() {
             assert_eq!(guest.u16(self.desc(slot).plus(14)), flags, "flags of slot {slot}");
+            if self.setup.batched {
+                self.check_desc(guest, slot, (self.last, 0));
+            }
         }
     }
 }

@@ -24,6 +24,8 @@ pub struct Setup {
     pub writable: bool,
     /// VIRTIO_RING_F_INDIRECT_DESC.
     pub indirect: bool,
+    /// One used entry stands for all that are published together (VIRTIO_F_IN_ORDER, and the guest sends).
+    pub batched: bool,
 }
 
 /// A chain, as the reference sees it.
@@ -100,7 +102,7 @@ pub trait Format {
     /// How many chains the guest offers behind `position`, if it has an index and keeps to the rules; any number
     /// where a chain says so itself.
     fn offered(&self, guest: &Guest, position: Self::Position, busy: u16) -> Option<u16>;
-    /// Panics unless the device has just written this used entry.
+    /// Panics unless the device has just written this used entry, or keeps it for `check_published`.
     fn check_used(&mut self, guest: &Guest, chain: &Chain, len: u32);
     /// Panics unless the device has just shown all used entries written so far; `any`: whether there are some.
     fn check_published(&mut self, guest: &Guest, any: bool);

@@ -25,6 +25,7 @@ const PIECES: usize = 1024;
 const VERSION_1: u64 = 1 << 32;
 const EVENT_IDX: u64 = 1 << 29;
 const INDIRECT_DESC: u64 = 1 << 28;
+const IN_ORDER: u64 = 1 << 35;
 
 /// An eventfd of which the ring has one end.
 struct Event(EventFd);
@@ -110,11 +111,13 @@ impl<F: Format> Play<F> {
         }
         let bit = |n: u8, bit: u64| if features >> n & 1 != 0 { bit } else { 0 };
         let indirect = bit(1, INDIRECT_DESC);
-        let acknowledged = VERSION_1 | F::FEATURE | bit(0, EVENT_IDX) | indirect;
-        let setup = Setup { size, areas, writable: bit(2, 1) != 0, indirect: indirect != 0 };
+        let (writable, in_order) = (bit(2, 1) != 0, bit(3, IN_ORDER));
+        let acknowledged = VERSION_1 | F::FEATURE | bit(0, EVENT_IDX) | indirect | in_order;
+        let batched = in_order != 0 && !writable;
+        let setup = Setup { size, areas, writable, indirect: indirect != 0, batched };
         let ((call, call_end), (err, err_end)) = (Event::new(), Event::new());
         let config = RingConfig {
-            index: 0,
+            index: u16::from(!writable),
             size,
             desc: guest.user_addr(areas[0]),
             avail: guest.user_addr(areas[1]),

@@ -12,6 +12,8 @@ pub struct Split {
     /// The device's: next used entry, and what it has published.
     used: u16,
     published: u16,
+    /// What was completed last.
+    last: u16,
 }
 
 fn put_desc(guest: &mut Guest, spot: Spot, addr: u64, len: u32, flags: u16, next: u16) {
@@ -41,6 +43,12 @@ impl Split {
             255 => input.u16(),
             beyond => self.setup.size.wrapping_add(u16::from(beyond)).wrapping_sub(242),
         }
+    }
+
+    fn check_entry(&self, guest: &Guest, index: u16, expected: (u16, u32)) {
+        let entry = self.setup.areas[2].plus(4 + 8 * self.slot(index));
+        let found = (guest.u32(entry), guest.u32(entry.plus(4)));
+        assert_eq!(found, (expected.0.into(), expected.1), "used entry {index}");
     }
 
     fn way(&self) -> u16 {
@@ -138,7 +146,7 @@ impl Format for Split {
 
     fn new(setup: Setup, guest: &Guest, base: u32) -> Split {
         let used = guest.u16(setup.areas[2].plus(2));
-        Split { setup, offered: base as u16, used, published: used }
+        Split { setup, offered: base as u16, used, published: used, last: 0 }
     }
 
     fn device_areas(&self) -> Vec<Piece> {
@@ -237,9 +245,10 @@ impl Format for Split {
     }
 
     fn check_used(&mut self, guest: &Guest, chain: &Chain, len: u32) {
-        let entry = self.setup.areas[2].plus(4 + 8 * self.slot(self.used));
-        let found = (guest.u32(entry), guest.u32(entry.plus(4)));
-        assert_eq!(found, (chain.id.into(), len), "used entry {}", self.used);
+        self.last = chain.id;
+        if !self.setup.batched {
+            self.check_entry(guest, self.used, (chain.id, len));
+        }
         self.used = self.used.wrapping_add(1);
     }
 
@@ -248,6 +257,9 @@ impl Format for Split {
         let index = guest.u16(self.setup.areas[2].plus(2));
         if any {
             assert_eq!(index, self.used, "used index");
+            if self.setup.batched {
+                self.check_entry(guest, self.published, (self.last, 0));
+            }
         }
         self.published = self.used;
     }

@@ -1,12 +1,13 @@
 //! Feature bits: what is offered, what may be acknowledged, what they are called.
 //!
 //! A bit is offered only if everything it brings along is served. Not offered, and why: VHOST_F_LOG_ALL,
-//! IN_ORDER (not implemented yet), checksum and segmentation offloads (likewise),
-//! GUEST_ANNOUNCE (QEMU then leaves announcing a migrated guest to the guest, which needs nothing of us, but
-//! there is no migration without a dirty log).
+//! checksum and segmentation offloads (not implemented yet), GUEST_ANNOUNCE (QEMU then leaves announcing a
+//! migrated guest to the guest, which needs nothing of us, but there is no migration without a dirty log).
 
 use vhost::vhost_user::VhostUserProtocolFeatures as Protocol;
-use virtio_bindings::virtio_config::{VIRTIO_F_ANY_LAYOUT, VIRTIO_F_RING_PACKED, VIRTIO_F_VERSION_1};
+use virtio_bindings::virtio_config::{
+    VIRTIO_F_ANY_LAYOUT, VIRTIO_F_IN_ORDER, VIRTIO_F_RING_PACKED, VIRTIO_F_VERSION_1,
+};
 use virtio_bindings::virtio_net::{
     VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_MAC, VIRTIO_NET_F_MQ, VIRTIO_NET_F_MRG_RXBUF, VIRTIO_NET_F_MTU,
     VIRTIO_NET_F_STATUS,
@@ -29,10 +30,11 @@ pub const PROTOCOL: Protocol = Protocol::MQ
     .union(Protocol::CONFIGURE_MEM_SLOTS)
     .union(Protocol::RESET_DEVICE);
 
-const ALWAYS: [u32; 9] = [
+const ALWAYS: [u32; 10] = [
     VIRTIO_F_VERSION_1,
     VIRTIO_F_ANY_LAYOUT,
     VIRTIO_F_RING_PACKED,
+    VIRTIO_F_IN_ORDER,
     VIRTIO_RING_F_INDIRECT_DESC,
     VIRTIO_RING_F_EVENT_IDX,
     VIRTIO_NET_F_MRG_RXBUF,
@@ -145,6 +147,7 @@ mod tests {
                 "VHOST_USER_F_PROTOCOL_FEATURES",
                 "VIRTIO_F_VERSION_1",
                 "VIRTIO_F_RING_PACKED",
+                "VIRTIO_F_IN_ORDER",
             ]
         );
         let more = offered(&options(2, Some(9000)));

@@ -52,6 +52,8 @@ pub struct PackedRing {
     first_used: Option<(Position, u16)>,
     /// Descriptors of chains that were returned and are not seen by the guest yet.
     hidden: u16,
+    /// One used descriptor stands for all that are published together: that of this chain, returned last.
+    last: Option<u16>,
     event_idx: bool,
     indirect: bool,
     /// No call was decided about yet: the first used descriptors always call.
@@ -98,6 +100,7 @@ impl PackedRing {
             next_used,
             first_used: None,
             hidden: 0,
+            last: config.is_batched().then_some(0),
             event_idx: config.has(VIRTIO_RING_F_EVENT_IDX),
             indirect: config.has(VIRTIO_RING_F_INDIRECT_DESC),
             first_call: true,
@@ -256,6 +259,19 @@ impl PackedRing {
         Ok(Reservation::TooSmall)
     }
 
+    /// Writes a used descriptor, but for the flags of the first that is not published.
+    #[inline(always)]
+    fn write_used(&mut self, at: Position, id: u16, len: u32) {
+        let flags = at.used() | if len > 0 { WRITE } else { 0 };
+        self.descs.set_used(at.slot, id, len);
+        if self.first_used.is_some() {
+            // Ordered by `publish`.
+            self.descs.set_flags(at.slot, flags, Ordering::Relaxed);
+        } else {
+            self.first_used = Some((at, flags));
+        }
+    }
+
     /// Whether the guest wants a call for what was used from `old` to `new` (virtio 1.2, 2.8.10).
     #[inline(always)]
     fn wants_call(&self, old: Position, new: Position) -> bool {
@@ -375,13 +391,11 @@ impl Virtqueue for PackedRing {
             return;
         }
         let at = self.next_used;
-        let flags = at.used() | if len > 0 { WRITE } else { 0 };
-        self.descs.set_used(at.slot, token.id, len);
-        if self.first_used.is_some() {
-            // Ordered by `publish`.
-            self.descs.set_flags(at.slot, flags, Ordering::Relaxed);
+        if let Some(last) = &mut self.last {
+            *last = token.id;
+            self.first_used.get_or_insert((at, at.used()));
         } else {
-            self.first_used = Some((at, flags));
+            self.write_used(at, token.id, len);
         }
         self.held -= descs;
         self.hidden += descs;
@@ -394,6 +408,10 @@ impl Virtqueue for PackedRing {
             return Call::Nothing;
         };
         self.hidden = 0;
+        if let Some(last) = self.last {
+            // In the first one's place; the guest knows how many there are (virtio 1.2, 2.8.8).
+            self.descs.set_used(first.slot, last, 0);
+        }
         // Release: orders all used descriptors, and the data in the buffers, before the flags that show
         // them.
         self.descs.set_flags(first.slot, flags, Ordering::Release);

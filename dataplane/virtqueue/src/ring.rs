@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use virtio_bindings::virtio_config::VIRTIO_F_RING_PACKED;
+use virtio_bindings::virtio_config::{VIRTIO_F_IN_ORDER, VIRTIO_F_RING_PACKED};
 
 use crate::{Memory, Notifier, PackedRing, Segment, SplitRing};
 
@@ -252,7 +252,8 @@ pub trait Virtqueue {
     /// stopped ring has no news.
     fn has_news(&self) -> bool;
 
-    /// Returns a chain as used, with `len` bytes written to it. The guest sees it after `publish`.
+    /// Returns a chain as used, with `len` bytes written to it. The guest sees it after `publish`. (On a ring
+    /// that the guest sends on, with IN_ORDER, it does not see the length, which is 0.)
     fn complete(&mut self, token: Token, len: u32);
 
     /// Shows all returned chains to the guest, and calls it if it wants that: once a burst.
@@ -262,6 +263,12 @@ pub trait Virtqueue {
 impl RingConfig {
     pub(crate) fn has(&self, bit: u32) -> bool {
         self.features & 1 << bit != 0
+    }
+
+    /// Whether chains published together are shown by one used entry, the last one's: the guest knows which
+    /// they are (IN_ORDER), and does not need their lengths, because it sends.
+    pub(crate) fn is_batched(&self) -> bool {
+        self.has(VIRTIO_F_IN_ORDER) && !self.index.is_multiple_of(2)
     }
 
     #[inline(always)]

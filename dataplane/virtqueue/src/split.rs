@@ -160,6 +160,8 @@ pub struct SplitRing {
     /// Avail index up to which as many chains were published as used as were taken: from here to
     /// `next_avail` they are in flight.
     returned: u16,
+    /// One used entry stands for all that are published together: that of this chain, returned last.
+    last: Option<u16>,
     event_idx: bool,
     indirect: bool,
     /// No call was decided about yet: the first used entries always call.
@@ -194,6 +196,7 @@ impl SplitRing {
             next_used: 0,
             published: 0,
             returned: base,
+            last: config.is_batched().then_some(0),
             event_idx: config.has(VIRTIO_RING_F_EVENT_IDX),
             indirect: config.has(VIRTIO_RING_F_INDIRECT_DESC),
             first_call: true,
@@ -424,7 +427,10 @@ impl Virtqueue for SplitRing {
 
     #[inline(always)]
     fn complete(&mut self, token: Token, len: u32) {
-        self.used.set_entry(self.next_used, token.id, len);
+        match &mut self.last {
+            Some(last) => *last = token.id,
+            None => self.used.set_entry(self.next_used, token.id, len),
+        }
         self.next_used = self.next_used.wrapping_add(1);
     }
 
@@ -433,6 +439,10 @@ impl Virtqueue for SplitRing {
         let (old, new) = (self.published, self.next_used);
         if old == new {
             return Call::Nothing;
+        }
+        if let Some(last) = self.last {
+            // "at an offset matching the first available ring entry in the batch" (virtio 1.2, 2.7.9)
+            self.used.set_entry(old, last, 0);
         }
         self.used.publish(new);
         self.published = new;

@@ -4,6 +4,8 @@
 //! [`Poster`] is a well-behaved guest on either.
 #![allow(unsafe_code)] // it plays the guest, whose memory is reached by raw pointer
 
+use std::collections::VecDeque;
+
 mod memory;
 pub mod packed;
 mod poster;
@@ -37,6 +39,8 @@ pub const F_INDIRECT: u64 = 1 << 28;
 pub const F_EVENT_IDX: u64 = 1 << 29;
 /// Feature bit RING_PACKED.
 pub const F_PACKED: u64 = 1 << 34;
+/// Feature bit IN_ORDER.
+pub const F_IN_ORDER: u64 = 1 << 35;
 
 /// One buffer of a chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +63,12 @@ pub fn into(addr: u64, len: u32) -> Buf {
 /// Bytes that tell where they are from.
 pub fn pattern(seed: u64, len: usize) -> Vec<u8> {
     (0..len as u64).map(|i| ((seed.wrapping_mul(31) + i).wrapping_mul(0x9e37_79b9) >> 8) as u8).collect()
+}
+
+/// The chains, of those in `posted` order, that a used entry for chain `id` stands for (IN_ORDER): all up to it.
+fn batch(posted: &mut VecDeque<u16>, id: u16) -> Vec<u16> {
+    let last = posted.iter().position(|posted| *posted == id).expect("a chain that is not posted was used");
+    posted.drain(..=last).collect()
 }
 
 /// Memory for rings of so many bytes, and for buffers.

@@ -114,7 +114,7 @@ fn features_never_offered_are_refused() {
     let guest = Guest::new(0x10000);
     let mut client = Client::connect(1);
     client.negotiate();
-    assert!(!client.tell_u64(2, FEATURES | 1 << 35));
+    assert!(!client.tell_u64(2, FEATURES | 1 << 36));
     assert_eq!(client.engine.state().features, FEATURES);
     assert!(!client.tell_u64(16, ALL_PROTOCOL | 1 << 12));
     assert_eq!(client.engine.state().protocol_features, ALL_PROTOCOL);

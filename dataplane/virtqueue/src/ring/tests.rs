@@ -1,6 +1,7 @@
 //! The same guest on both formats, and what it sees is the same.
 
 use proptest::prelude::*;
+use virtio_bindings::virtio_config::VIRTIO_F_IN_ORDER;
 
 use crate::testing::*;
 use crate::{Cursor, Reservation, Ring, Segment, Token};
@@ -50,9 +51,9 @@ struct Side {
 }
 
 impl Side {
-    fn new(format: Format, size: u16, features: u64) -> Side {
+    fn new(format: Format, size: u16, features: u64, index: u16) -> Side {
         let guest = poster(format, size, features);
-        let ring = Ring::start(guest.config()).unwrap();
+        let ring = Ring::start(crate::RingConfig { index, ..guest.config() }).unwrap();
         Side { guest, ring, held: vec![], names: vec![], posted: 0, buffers: 0 }
     }
 
@@ -87,10 +88,17 @@ impl Side {
         contents
     }
 
+    /// Returns so many chains: with IN_ORDER those held longest, their lengths unseen.
     fn complete(&mut self, n: u16, at: usize) {
+        let in_order = self.ring.config().has(VIRTIO_F_IN_ORDER);
         for len in 0..n.min(self.held.len() as u16) {
-            let token = self.held.swap_remove(at % self.held.len());
-            self.ring.as_dyn().complete(token, len.into());
+            if in_order {
+                let token = self.held.remove(0);
+                self.ring.as_dyn().complete(token, 0);
+            } else {
+                let token = self.held.swap_remove(at % self.held.len());
+                self.ring.as_dyn().complete(token, len.into());
+            }
         }
     }
 
@@ -119,7 +127,8 @@ impl Side {
     fn restart(&mut self) -> Vec<(u32, u32)> {
         self.complete(u16::MAX, 0);
         let back = self.publish();
-        let config = crate::RingConfig { base: self.ring.base(), ..self.guest.config() };
+        let (index, base) = (self.ring.index(), self.ring.base());
+        let config = crate::RingConfig { index, base, ..self.guest.config() };
         self.ring = Ring::start(config).unwrap();
         back
     }
@@ -139,12 +148,13 @@ proptest! {
     /// The same operations: the same data, lengths, order, answers, and memory in the end.
     #[test]
     fn both_formats_carry_the_same(
-        order in 0..6u32, event_idx: bool, receives: bool, ops in prop::collection::vec(ops(), 1..150),
+        order in 0..6u32, event_idx: bool, in_order: bool, receives: bool, ops in prop::collection::vec(ops(), 1..150),
     ) {
-        let features = F_INDIRECT | if event_idx { F_EVENT_IDX } else { 0 };
-        let flags = if receives { WRITE } else { 0 };
-        let mut split = Side::new(Format::Split, 1 << order, features);
-        let mut packed = Side::new(Format::Packed, 1 << order, features);
+        let optional = [(event_idx, F_EVENT_IDX), (in_order, F_IN_ORDER)];
+        let features = optional.iter().filter(|(on, _)| *on).fold(F_INDIRECT, |all, (_, bit)| all | bit);
+        let (index, flags) = if receives { (0, WRITE) } else { (1, 0) };
+        let mut split = Side::new(Format::Split, 1 << order, features, index);
+        let mut packed = Side::new(Format::Packed, 1 << order, features, index);
         let (mut seed, mut just_taken) = (0, false);
         for op in ops {
             macro_rules! both {

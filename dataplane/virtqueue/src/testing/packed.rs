@@ -29,14 +29,17 @@ pub struct Driver {
     pub seen: u64,
     /// Descriptors of each id that is not used.
     pub posted: HashMap<u16, u64>,
+    /// These ids, in the order in which they were posted.
+    order: VecDeque<u16>,
     wires: Wires,
 }
 
 impl Driver {
     pub fn new(size: u16, features: u64) -> Driver {
         let guest = guest_with_rings(16 * u64::from(size) + 8);
-        let (features, posted) = (features | F_PACKED, HashMap::new());
-        Driver { guest, size, features, avail: 0, seen: 0, posted, wires: Wires::new() }
+        let features = features | F_PACKED;
+        let (posted, order) = (HashMap::new(), VecDeque::new());
+        Driver { guest, size, features, avail: 0, seen: 0, posted, order, wires: Wires::new() }
     }
 
     /// As if `count` descriptors had gone by already.
@@ -142,6 +145,7 @@ impl Driver {
     pub fn post(&mut self, id: u16, bufs: &[Buf]) {
         assert!(self.avail - self.seen + bufs.len() as u64 <= u64::from(self.size), "no room");
         assert_eq!(self.posted.insert(id, bufs.len() as u64), None, "an id that is in use");
+        self.order.push_back(id);
         let last = bufs.len() - 1;
         for (i, buf) in bufs.iter().enumerate().rev() {
             let count = self.avail + i as u64;
@@ -169,7 +173,8 @@ impl Driver {
         self.flags(count) & both == if self.wrap(count) { both } else { 0 }
     }
 
-    /// What was used since the last look: (id, length).
+    /// What was used since the last look: (id, length). With IN_ORDER a used descriptor stands for all chains
+    /// posted before, and the next one is behind them (virtio 1.2, 2.8.8).
     pub fn used(&mut self) -> Vec<(u16, u32)> {
         let mut used = Vec::new();
         while self.seen < self.avail && self.is_used(self.seen) {
@@ -177,6 +182,12 @@ impl Driver {
             let (len, id) = (self.guest.read_u32(at + 8), self.guest.read_u16(at + 12));
             // Only of a written-to buffer does the length count (virtio 1.2, 2.8.4).
             assert_eq!(len > 0, self.flags(self.seen) & WRITE != 0);
+            if self.features & F_IN_ORDER != 0 {
+                let mut ids = batch(&mut self.order, id);
+                ids.pop();
+                self.seen += ids.iter().filter_map(|id| self.posted.remove(id)).sum::<u64>();
+                used.extend(ids.into_iter().map(|id| (id, 0)));
+            }
             used.push((id, len));
             self.seen += self.posted.remove(&id).expect("a chain that is not posted was used");
         }

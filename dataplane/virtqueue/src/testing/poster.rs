@@ -1,6 +1,6 @@
 //! A well-behaved guest on a ring of either format.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use super::*;
 use crate::RingConfig;
@@ -38,9 +38,32 @@ pub trait Poster {
     fn errors(&self, expected: u64) -> u64;
 }
 
+/// Free descriptors or ids. IN_ORDER asks a guest to use its descriptors round and round (virtio 1.2, 2.7.9);
+/// without it, those freed last come first.
+struct Free {
+    free: VecDeque<u16>,
+    in_order: bool,
+}
+
+impl Free {
+    fn new(size: u16, features: u64) -> Free {
+        Free { free: (0..size).collect(), in_order: features & F_IN_ORDER != 0 }
+    }
+
+    fn take(&mut self, count: usize) -> Option<Vec<u16>> {
+        (count <= self.free.len()).then(|| self.free.drain(..count).collect())
+    }
+
+    fn put(&mut self, freed: impl IntoIterator<Item = u16>) {
+        for id in freed {
+            if self.in_order { self.free.push_back(id) } else { self.free.push_front(id) }
+        }
+    }
+}
+
 /// A guest with a ring of `size` entries.
 pub fn poster(format: Format, size: u16, features: u64) -> Box<dyn Poster> {
-    let free = (0..size).rev().collect();
+    let free = Free::new(size, features);
     match format {
         Format::Split => {
             let driver = split::Driver::new(size, features);
@@ -52,7 +75,7 @@ pub fn poster(format: Format, size: u16, features: u64) -> Box<dyn Poster> {
 
 struct Split {
     driver: split::Driver,
-    free: Vec<u16>,
+    free: Free,
     /// Descriptors by head.
     posted: HashMap<u16, Vec<u16>>,
     /// Avail index before the last post.
@@ -70,8 +93,7 @@ impl Poster for Split {
 
     fn post(&mut self, bufs: &[Buf], table: Option<u64>) -> Option<u16> {
         let needed = if table.is_some() { 1 } else { bufs.len() };
-        let left = self.free.len().checked_sub(needed)?;
-        let slots = self.free.split_off(left);
+        let slots = self.free.take(needed)?;
         self.last = self.driver.avail;
         match table {
             Some(at) => self.driver.post(&slots, &[self.driver.table(at, bufs)]),
@@ -85,7 +107,7 @@ impl Poster for Split {
     fn collect(&mut self) -> Vec<(u16, u32)> {
         let back = |(id, len): (u32, u32)| {
             let head = id as u16;
-            self.free.extend(self.posted.remove(&head).expect("a chain that is not posted was used"));
+            self.free.put(self.posted.remove(&head).expect("a chain that is not posted was used"));
             (head, len)
         };
         self.driver.used().into_iter().map(back).collect()
@@ -107,7 +129,7 @@ impl Poster for Split {
 struct Packed {
     driver: packed::Driver,
     /// Free ids.
-    free: Vec<u16>,
+    free: Free,
     /// Descriptors made available before the last post.
     last: u64,
 }
@@ -126,7 +148,7 @@ impl Poster for Packed {
         if self.driver.avail - self.driver.seen + needed > u64::from(self.driver.size) {
             return None;
         }
-        let id = self.free.pop()?;
+        let id = self.free.take(1)?[0];
         self.last = self.driver.avail;
         match table {
             Some(at) => self.driver.post(id, &[self.driver.table(at, bufs)]),
@@ -137,7 +159,7 @@ impl Poster for Packed {
 
     fn collect(&mut self) -> Vec<(u16, u32)> {
         let used = self.driver.used();
-        self.free.extend(used.iter().map(|(id, _)| id));
+        self.free.put(used.iter().map(|(id, _)| *id));
         used
     }
 

@@ -10,6 +10,8 @@ pub struct Driver {
     pub features: u64,
     pub avail: u16,
     pub seen: u16,
+    /// Heads of what is not used, in the order in which they were published.
+    posted: VecDeque<u16>,
     wires: Wires,
 }
 
@@ -17,7 +19,7 @@ impl Driver {
     pub fn new(size: u16, features: u64) -> Driver {
         let rings = used_of(size) - RINGS + 6 + 8 * u64::from(size);
         let guest = guest_with_rings(rings);
-        Driver { guest, size, features, avail: 0, seen: 0, wires: Wires::new() }
+        Driver { guest, size, features, avail: 0, seen: 0, posted: VecDeque::new(), wires: Wires::new() }
     }
 
     /// As if `index` entries had gone by already.
@@ -104,6 +106,7 @@ impl Driver {
     /// Publishes the chain that starts at `head`.
     pub fn offer(&mut self, head: u16) {
         self.set_avail_entry(self.avail, head);
+        self.posted.push_back(head);
         self.avail = self.avail.wrapping_add(1);
         self.set_avail_index(self.avail);
     }
@@ -114,12 +117,22 @@ impl Driver {
         self.offer(slots[0]);
     }
 
-    /// What was used since the last look: (id, length).
+    /// What was used since the last look: (id, length). With IN_ORDER an entry stands for all that were
+    /// published before, and the next one is as many entries further (virtio 1.2, 2.7.9).
     pub fn used(&mut self) -> Vec<(u32, u32)> {
         let mut used = Vec::new();
         while self.seen != self.used_index() {
             let at = self.used_addr() + 4 + 8 * u64::from(self.seen % self.size);
-            used.push((self.guest.read_u32(at), self.guest.read_u32(at + 4)));
+            let (id, len) = (self.guest.read_u32(at), self.guest.read_u32(at + 4));
+            if self.features & F_IN_ORDER != 0 {
+                let mut heads = batch(&mut self.posted, id as u16);
+                let left = self.used_index().wrapping_sub(self.seen);
+                assert!(heads.len() <= left.into(), "an entry for {} of {left} chains", heads.len());
+                heads.pop();
+                used.extend(heads.iter().map(|head| (u32::from(*head), 0)));
+                self.seen = self.seen.wrapping_add(heads.len() as u16);
+            }
+            used.push((id, len));
             self.seen = self.seen.wrapping_add(1);
         }
         used

@@ -161,7 +161,7 @@ impl PackedRing {
     fn unexpected(&mut self, id: u32, length: u32, each: &mut dyn FnMut(Slot, u32)) -> u32 {
         let (size, position) = (self.size(), self.tail & self.mask);
         if self.features.in_order && self.disorder.is_none() {
-            // IN_ORDER: one used descriptor for a batch, with the id of its last (2.8.9).
+            // IN_ORDER: one used descriptor for a batch, with the id of its last (2.8.8).
             let skipped = id.wrapping_sub(position) & self.mask;
             if id > self.mask || skipped >= self.head.wrapping_sub(self.tail) {
                 self.broken.get_or_insert(format!("descriptor {id} was used, but not offered"));
