@@ -1,6 +1,7 @@
 //! Fills in a [`snapshot::Status`] from what control knows and what the owners of the queues have counted.
 
 use std::collections::BTreeMap;
+use std::sync::PoisonError;
 
 use port::counters::{DropReason, PairCounters, RingCounters};
 use port::guest::GuestCounters;
@@ -142,7 +143,8 @@ fn queue(
     owner: Option<usize>,
 ) -> Queue {
     let ring: &RingCounters = if index.is_multiple_of(2) { &counters.to } else { &counters.from };
-    let violation = *ring.violation.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let violation = *ring.violation.lock().unwrap_or_else(PoisonError::into_inner);
+    let violations = ring.violations.lock().unwrap_or_else(PoisonError::into_inner);
     let started = state.is_some_and(|state| state.started);
     Queue {
         index,
@@ -154,5 +156,6 @@ fn queue(
         calls: ring.calls.get(),
         calls_suppressed: ring.calls_suppressed.get(),
         violation: violation.filter(|_| started).map(|violation| violation.to_string()),
+        violations: violations.iter().map(|(reason, count)| ((*reason).to_owned(), *count)).collect(),
     }
 }

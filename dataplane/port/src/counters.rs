@@ -1,5 +1,6 @@
 //! Counters of queues: written by the one thread that owns the queue, read by anyone.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -109,6 +110,8 @@ pub struct RingCounters {
     pub calls_suppressed: Counter,
     /// What the guest did, once the ring was stopped for it. Locked at that moment and to look at it.
     pub violation: Mutex<Option<virtqueue::Violation>>,
+    /// How often the guest has done what, by [`Violation::name`](virtqueue::Violation::name). Locked likewise.
+    pub violations: Mutex<BTreeMap<&'static str, u64>>,
 }
 
 /// Counters shared between the owner of a queue and whoever shows them, on cache lines of their own.

@@ -6,6 +6,8 @@
 mod receive;
 mod send;
 
+use std::sync::PoisonError;
+
 use dpdk::burst::Burst;
 use dpdk::mempool::Mempool;
 use net::Header;
@@ -172,11 +174,13 @@ impl Side {
         Side { ring, header, counters, short: false }
     }
 
-    /// Says, once, that the ring was stopped; from now on it has nothing to take.
+    /// Says and counts, once, that the ring was stopped; from now on it has nothing to take.
     #[cold]
     fn report(&mut self, name: &str, violation: Violation) {
         tracing::warn!(guest = name, ring = self.ring.index(), "ring stopped: {violation}");
         self.counters.show_violation(Some(violation));
+        let mut violations = self.counters.violations.lock().unwrap_or_else(PoisonError::into_inner);
+        *violations.entry(violation.name()).or_default() += 1;
     }
 }
 
@@ -192,6 +196,6 @@ impl RingCounters {
     }
 
     fn show_violation(&self, violation: Option<Violation>) {
-        *self.violation.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = violation;
+        *self.violation.lock().unwrap_or_else(PoisonError::into_inner) = violation;
     }
 }

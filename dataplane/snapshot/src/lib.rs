@@ -157,6 +157,9 @@ pub struct Queue {
     /// Why the ring was stopped for good, if the guest violated the protocol.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub violation: Option<String>,
+    /// How often a ring at this place was stopped so, by reason, since the datapath started.
+    #[serde(default)]
+    pub violations: BTreeMap<String, u64>,
 }
 
 /// What only a nic port has.

@@ -2,7 +2,11 @@
 //!
 //! A bit is offered only if everything it brings along is served. Not offered, and why: VHOST_F_LOG_ALL,
 //! checksum and segmentation offloads (not implemented yet), GUEST_ANNOUNCE (QEMU then leaves announcing a
-//! migrated guest to the guest, which needs nothing of us, but there is no migration without a dirty log).
+//! migrated guest to the guest, which needs nothing of us, but there is no migration without a dirty log),
+//! RING_RESET (vhost-user has no message for it. A ring that is stopped by GET_VRING_BASE may be set up anew with
+//! another size, but QEMU 7.2, told by its guest to reset a ring, says nothing to a vhost-user backend: after
+//! `ethtool -G` in a Linux guest both sides disagree, and no packet passes), NOTIFICATION_DATA (a kick is an
+//! eventfd, which carries no data).
 
 use vhost::vhost_user::VhostUserProtocolFeatures as Protocol;
 use virtio_bindings::virtio_config::{

@@ -168,6 +168,26 @@ pub enum Violation {
     },
 }
 
+impl Violation {
+    /// Name in statistics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Violation::AvailJump { .. } => "avail_jump",
+            Violation::Head { .. } => "head",
+            Violation::Next { .. } => "next",
+            Violation::ChainTooLong { .. } => "chain_too_long",
+            Violation::TooManyPieces { .. } => "too_many_pieces",
+            Violation::EmptyDescriptor { .. } => "empty_descriptor",
+            Violation::Withdrawn { .. } => "withdrawn",
+            Violation::Unmapped { .. } => "unmapped",
+            Violation::Direction { .. } => "direction",
+            Violation::Length { .. } => "length",
+            Violation::Indirect { .. } => "indirect",
+            Violation::NoRoom { .. } => "no_room",
+        }
+    }
+}
+
 /// What publishing used entries did about the guest's notification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Call {

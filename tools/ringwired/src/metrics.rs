@@ -165,6 +165,14 @@ fn queues(page: &mut Page, ports: &[Port]) {
     family("ringwire_queue_calls_total", "counter", help, |queue| queue.calls);
     let help = "Calls left out because the guest had suppressed them.";
     family("ringwire_queue_calls_suppressed_total", "counter", help, |queue| queue.calls_suppressed);
+    let help = "Times that the virtqueue was stopped because it violated the protocol, by reason.";
+    let mut violations = page.family("ringwire_queue_violations_total", "counter", help);
+    for (port, queue) in queues() {
+        for (reason, count) in &queue.violations {
+            let labels: &Labels<'_> = &[("port", port), ("queue", &queue.index), ("reason", reason)];
+            violations.sample(labels, count);
+        }
+    }
 }
 
 fn nics(page: &mut Page, ports: &[Port]) {

@@ -118,6 +118,9 @@ fn queues(queues: &[Queue]) -> String {
         if let Some(violation) = &queue.violation {
             text.push_str(&format!("queue {} was stopped: {violation}\n", queue.index));
         }
+        for (reason, times) in &queue.violations {
+            text.push_str(&format!("queue {}: stopped for {reason}, times: {}\n", queue.index, count(*times)));
+        }
     }
     text
 }
