@@ -43,7 +43,7 @@ fn build() -> Result<(), Box<dyn Error>> {
         .allowlist_file(".*/?wrapper\\.h")
         .allowlist_function("rte_eal_(init|cleanup|get_runtime_dir)")
         .allowlist_function("rte_(strerror|thread_register|thread_unregister)")
-        .allowlist_function("rte_pktmbuf_(pool_create_by_ops|free_bulk)")
+        .allowlist_function("rte_pktmbuf_pool_create_by_ops")
         .allowlist_function("rte_mempool_(free|avail_count|in_use_count)")
         .allowlist_function("rte_dev_probe")
         .allowlist_function("rte_eth_iterator_(init|next|cleanup)")

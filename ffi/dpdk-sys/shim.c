@@ -21,6 +21,36 @@ void rw_pktmbuf_free(struct rte_mbuf *mbuf)
 	rte_pktmbuf_free(mbuf);
 }
 
+int rw_mbuf_raw_alloc_bulk(struct rte_mempool *pool, struct rte_mbuf **mbufs, unsigned int count)
+{
+	return rte_mempool_get_bulk(pool, (void **)mbufs, count);
+}
+
+/* Whether a mbuf is a whole packet with a buffer of its own, and nothing is left to undo in it. */
+static inline bool is_plain(const struct rte_mbuf *mbuf)
+{
+	return mbuf->nb_segs == 1 && mbuf->next == NULL && rte_mbuf_refcnt_read(mbuf) == 1 &&
+	       (mbuf->ol_flags & (RTE_MBUF_F_INDIRECT | RTE_MBUF_F_EXTERNAL)) == 0;
+}
+
+void rw_pktmbuf_free_bulk(struct rte_mbuf **mbufs, unsigned int count)
+{
+	unsigned int first = 0;
+
+	while (first < count) {
+		struct rte_mempool *pool = mbufs[first]->pool;
+		unsigned int end = first;
+
+		while (end < count && mbufs[end]->pool == pool && is_plain(mbufs[end]))
+			end++;
+		if (end > first)
+			rte_mempool_put_bulk(pool, (void **)&mbufs[first], end - first);
+		else
+			rte_pktmbuf_free(mbufs[end++]);
+		first = end;
+	}
+}
+
 uint16_t rw_eth_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t max)
 {
 	return rte_eth_rx_burst(port, queue, mbufs, max);

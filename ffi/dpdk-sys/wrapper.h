@@ -33,6 +33,7 @@ enum rw_mbuf_offset {
 	RW_MBUF_POOL = offsetof(struct rte_mbuf, pool),
 	RW_MBUF_NEXT = offsetof(struct rte_mbuf, next),
 	RW_MBUF_TX_OFFLOAD = offsetof(struct rte_mbuf, tx_offload),
+	RW_MBUF_PACKET_TYPE = offsetof(struct rte_mbuf, packet_type),
 };
 
 /* Bit positions inside rte_mbuf.tx_offload. */
@@ -123,6 +124,10 @@ uint32_t rw_lcore_id(void);
 /* Everything below that returns an int returns 0 or a negative errno. */
 int rw_pktmbuf_alloc_bulk(struct rte_mempool *pool, struct rte_mbuf **mbufs, unsigned int count);
 void rw_pktmbuf_free(struct rte_mbuf *mbuf);
+/* Mbufs as they are in the pool: one segment, one reference, no next one; all else is left from their last use. */
+int rw_mbuf_raw_alloc_bulk(struct rte_mempool *pool, struct rte_mbuf **mbufs, unsigned int count);
+/* Frees packets; those of one segment, as most are, without a call for each. */
+void rw_pktmbuf_free_bulk(struct rte_mbuf **mbufs, unsigned int count);
 
 uint16_t rw_eth_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t max);
 uint16_t rw_eth_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t count);

@@ -286,6 +286,10 @@ impl Format for Packed {
         Some(u16::MAX)
     }
 
+    fn known_with(_seen: u16, known: u16, found: u16) -> u16 {
+        known.max(found)
+    }
+
     fn check_used(&mut self, guest: &Guest, chain: &Chain, len: u32) {
         let (slot, batched) = (self.used.slot, self.setup.batched);
         self.last = chain.id;

@@ -102,6 +102,13 @@ pub trait Format {
     /// How many chains the guest offers behind `position`, if it has an index and keeps to the rules; any number
     /// where a chain says so itself.
     fn offered(&self, guest: &Guest, position: Self::Position, busy: u16) -> Option<u16>;
+    /// How many chains a device sees that knew of `known` and wants `most`, where a chain does not say so itself
+    /// (any number, then); `None` if the guest breaks the rules.
+    fn seen(&self, guest: &Guest, position: Self::Position, busy: u16, known: u16, most: u16) -> Option<u16> {
+        if known >= most { Some(known) } else { self.offered(guest, position, busy) }
+    }
+    /// What a device that knew of `known` knows of when it has looked, saw `seen` as above, and found so many.
+    fn known_with(seen: u16, known: u16, found: u16) -> u16;
     /// Panics unless the device has just written this used entry, or keeps it for `check_published`.
     fn check_used(&mut self, guest: &Guest, chain: &Chain, len: u32);
     /// Panics unless the device has just shown all used entries written so far; `any`: whether there are some.

@@ -21,6 +21,8 @@ const MOVES: usize = 300;
 const LOOK: usize = 1 << 16;
 /// Pieces that a ring keeps at least: one for each of 1024 descriptors, and some more.
 const PIECES: usize = 1024;
+/// Chains of one piece that are taken or reserved together at most.
+const SINGLES: usize = 64;
 
 const VERSION_1: u64 = 1 << 32;
 const EVENT_IDX: u64 = 1 << 29;
@@ -54,6 +56,8 @@ struct Play<F: Format> {
     position: F::Position,
     /// Chains (split) or slots (packed) that `available` has told of.
     known: u16,
+    /// It may know of more.
+    unsure: bool,
     /// Slots that a former owner has left in flight.
     lost: u16,
     flight: VecDeque<(Token, Chain)>,
@@ -151,6 +155,7 @@ impl<F: Format> Play<F> {
             setup,
             position,
             known: 0,
+            unsure: false,
             lost,
             flight: VecDeque::new(),
             hidden: 0,
@@ -184,8 +189,12 @@ impl<F: Format> Play<F> {
                     }
                 }
             }
-            10 if self.setup.writable => self.reserve(input),
-            10 => self.take(),
+            10 => match (self.setup.writable, kind & 16 != 0) {
+                (false, false) => self.take(),
+                (false, true) => self.take_singles(input),
+                (true, false) => self.reserve(input),
+                (true, true) => self.reserve_singles(input),
+            },
             11 => {
                 let (len, many) = (input.u16(), kind >> 4);
                 for _ in 0..=many {
@@ -250,7 +259,7 @@ impl<F: Format> Play<F> {
             Ok(found) if broken => assert_eq!(found, 0, "chains of a broken ring"),
             Ok(found) => {
                 self.format.check_available(&self.guest, self.position, self.busy(), wanted, found);
-                self.known = found;
+                (self.known, self.unsure) = (found, false);
             }
             Err(violation) => {
                 let offered = self.format.offered(&self.guest, self.position, self.busy());
@@ -293,6 +302,115 @@ impl<F: Format> Play<F> {
         }
         self.check_latch();
         self.check_base();
+    }
+
+    /// The next chains, as far as they are of one piece each and have room for so many bytes.
+    fn plan_singles(&self, needs: &[u32]) -> Vec<Chain> {
+        let (mut chains, mut position, mut busy) = (Vec::new(), self.position, self.busy());
+        for need in needs.iter().take(SINGLES) {
+            let Peek::Chain(chain) = self.format.peek(&self.guest, position, busy) else { break };
+            let single = chain.slots == 1 && chain.descriptors == 1 && chain.pieces.len() == 1;
+            if !single || chain.table.is_some() || chain.len < u64::from(*need).max(1) {
+                break;
+            }
+            position = self.format.behind(position, &chain);
+            busy += 1;
+            chains.push(chain);
+        }
+        chains
+    }
+
+    /// How many chains of those planned a device must find, and how many it then knows of; `None` if it must
+    /// refuse the ring.
+    fn expect_singles(&self, plan: &[Chain], most: usize) -> Option<(usize, u16)> {
+        if self.violation.is_some() {
+            return Some((0, self.known));
+        }
+        let seen = self.format.seen(&self.guest, self.position, self.busy(), self.known, most as u16)?;
+        let found = plan.len().min(seen.into());
+        Some((found, F::known_with(seen, self.known, found as u16)))
+    }
+
+    fn take_singles(&mut self, input: &mut Input<'_>) {
+        let (most, done) = (usize::from(input.u8()), usize::from(input.u8()) % (SINGLES + 2));
+        let plan = self.plan_singles(&vec![1; most]);
+        let expected = self.expect_singles(&plan, most);
+        self.taken = None;
+        let found = match self.ring.as_dyn().take_singles(most as u16) {
+            Ok(segments) => {
+                for (segment, chain) in segments.iter().zip(&plan) {
+                    let segment = std::slice::from_ref(segment);
+                    check_segments(segment, &chain.pieces);
+                    check_content(&self.guest, segment, &chain.pieces);
+                }
+                segments.len()
+            }
+            Err(violation) => {
+                assert!(expected.is_none(), "{violation}");
+                return self.failed(violation);
+            }
+        };
+        self.found_singles(found, plan.len(), expected);
+        self.ring().return_singles(done as u16);
+        for chain in plan.into_iter().take(found.min(done)) {
+            self.returned_single(&chain, 0);
+        }
+        self.check_base();
+        self.check_memory();
+    }
+
+    fn reserve_singles(&mut self, input: &mut Input<'_>) {
+        let (count, len) = (usize::from(input.u8()) % 80, u32::from(input.u8()));
+        let lens: Vec<u32> = (0..count as u32).map(|n| len.wrapping_mul(n * 7 + 1) % 300).collect();
+        let plan = self.plan_singles(&lens);
+        let expected = self.expect_singles(&plan, count);
+        self.taken = None;
+        let packet: Vec<u8> = (0..300).map(|at| (at * 5 + 3) as u8).collect();
+        // A guest that lets its buffers overlap its rings is on its own.
+        let areas = self.format.device_areas();
+        let odd = |chain: &Chain| areas.iter().any(|area| overlap(*area, chain.pieces[0]));
+        let lost = self.overlapping() || plan.iter().any(odd);
+        let found = match self.ring.as_dyn().reserve_singles(&lens) {
+            Ok(segments) => {
+                for ((segment, chain), len) in segments.iter().zip(&plan).zip(&lens).filter(|_| !lost) {
+                    check_segments(std::slice::from_ref(segment), &chain.pieces);
+                    assert!(segment.write(0, &packet[..*len as usize]));
+                    self.guest.expect(chain.pieces[0].spot, &packet[..*len as usize]);
+                }
+                segments.len()
+            }
+            Err(violation) => {
+                assert!(expected.is_none(), "{violation}");
+                return self.failed(violation);
+            }
+        };
+        if found > 0 && lost {
+            return self.lose_track();
+        }
+        self.found_singles(found, plan.len(), expected);
+        for (chain, len) in plan.iter().zip(&lens).take(found) {
+            self.returned_single(chain, *len);
+        }
+        self.check_base();
+        self.check_memory();
+    }
+
+    fn found_singles(&mut self, found: usize, planned: usize, expected: Option<(usize, u16)>) {
+        if self.unsure {
+            assert!(found <= planned, "{found} chains of one piece, there are {planned}");
+            self.known = 0;
+            return;
+        }
+        let (expected, known) = expected.expect("a violation that is none");
+        assert_eq!(found, expected, "chains of one piece");
+        self.known = known;
+    }
+
+    fn returned_single(&mut self, chain: &Chain, len: u32) {
+        self.known = F::left(self.known, chain);
+        self.position = self.format.behind(self.position, chain);
+        self.format.check_used(&self.guest, chain, len);
+        self.hidden += 1;
     }
 
     fn untake(&mut self) {
@@ -388,7 +506,7 @@ impl<F: Format> Play<F> {
         }
         assert!(self.ring().segments().is_empty());
         // What it has looked at, it may know of; nothing is asked of that here.
-        self.known = 0;
+        (self.known, self.unsure) = (0, true);
         self.check_base();
         self.check_memory();
     }
@@ -406,7 +524,7 @@ impl<F: Format> Play<F> {
             left -= part;
             self.position = self.format.behind(self.position, chain);
         }
-        self.known = 0;
+        (self.known, self.unsure) = (0, true);
         self.check_base();
         self.check_memory();
         let packet: Vec<u8> = (0..len).map(|at| (at * 7 + 1) as u8).collect();
@@ -460,7 +578,7 @@ impl<F: Format> Play<F> {
         let base = F::position(self.setup.size, self.config.base).expect("a base that it gave");
         (self.position, self.lost) = base;
         self.format = F::new(self.setup, &self.guest, self.config.base);
-        (self.known, self.taken, self.violation) = (0, None, None);
+        (self.known, self.unsure, self.taken, self.violation) = (0, false, None, None);
         self.check_memory();
     }
 }

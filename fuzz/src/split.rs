@@ -244,6 +244,10 @@ impl Format for Split {
         (ahead <= self.setup.size - busy).then_some(ahead)
     }
 
+    fn known_with(seen: u16, _known: u16, _found: u16) -> u16 {
+        seen
+    }
+
     fn check_used(&mut self, guest: &Guest, chain: &Chain, len: u32) {
         self.last = chain.id;
         if !self.setup.batched {

@@ -9,8 +9,9 @@ use dpdk::BURST_MAX;
 use port::guest::{GuestPair, Limits};
 use port::nic::NicPair;
 
-/// Bytes one queue may move in a turn before the next one has its turn (the seed's budget).
-const TURN_BYTES: u64 = 0x80000;
+/// What one queue may cost in a turn before the next one has its turn: bytes (the seed's budget), more for packets
+/// in many pieces.
+const TURN_COST: u64 = 0x80000;
 /// Packets one queue may move in a turn.
 const TURN_PACKETS: u64 = 4 * BURST_MAX as u64;
 
@@ -43,13 +44,13 @@ impl Lane {
         let mut moved = 0;
         for (k, guest) in self.guests.iter_mut().enumerate() {
             let nic = &mut self.nics[k % nics];
-            let (mut packets, mut bytes) = (0, 0);
-            while packets < TURN_PACKETS && bytes < TURN_BYTES && nic.flush() {
+            let (mut packets, mut cost) = (0, 0);
+            while packets < TURN_PACKETS && cost < TURN_COST && nic.flush() {
                 let tx = &mut nic.tx;
-                let limits = Limits { packets: BURST_MAX, bytes: TURN_BYTES - bytes, frame: tx.max_frame };
+                let limits = Limits { packets: BURST_MAX, cost: TURN_COST - cost, frame: tx.max_frame };
                 let burst = guest.receive(&mut tx.held, limits, &tx.pool);
                 packets += burst.packets;
-                bytes += burst.bytes;
+                cost += burst.cost;
                 nic.flush();
                 if burst.packets < BURST_MAX as u64 {
                     break;
@@ -75,8 +76,8 @@ impl Lane {
         let mut moved = 0;
         for (j, nic) in self.nics.iter_mut().enumerate() {
             let guest = &mut self.guests[j % guests];
-            let (mut packets, mut bytes) = (0, 0);
-            while packets < TURN_PACKETS && bytes < TURN_BYTES {
+            let (mut packets, mut cost) = (0, 0);
+            while packets < TURN_PACKETS && cost < TURN_COST {
                 let received = if nic.rx.held.is_empty() {
                     let room = guest.room(BURST_MAX as u16);
                     if room == 0 { 0 } else { nic.receive(room).packets }
@@ -86,10 +87,10 @@ impl Lane {
                 if nic.rx.held.is_empty() {
                     break;
                 }
-                let sent = guest.send(&mut nic.rx.held, &nic.counters);
+                let sent = guest.send(&mut nic.rx.held, &nic.counters, TURN_COST - cost);
                 nic.show_held();
                 packets += received.max(sent.packets);
-                bytes += sent.bytes;
+                cost += sent.cost;
                 if sent.packets == 0 || received < BURST_MAX as u64 {
                     break;
                 }

@@ -166,6 +166,9 @@ fn next_lane_id() -> LaneId {
 }
 
 #[cfg(test)]
+mod moving;
+
+#[cfg(test)]
 mod tests {
     use super::lay_out;
 

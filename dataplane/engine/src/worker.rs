@@ -83,6 +83,12 @@ impl Worker {
                         return;
                     }
                 };
+                if let Err(cause) = virtqueue::prepare_to_signal() {
+                    tracing::warn!(
+                        core,
+                        "no asynchronous I/O ({cause}; fs.aio-max-nr?): a hostile frontend can block this worker"
+                    );
+                }
                 let _ = ready.send(Ok(()));
                 run(&inbox, &written);
             })

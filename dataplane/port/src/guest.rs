@@ -11,7 +11,7 @@ use std::sync::PoisonError;
 use dpdk::burst::Burst;
 use dpdk::mempool::Mempool;
 use net::Header;
-use virtqueue::{Call, Ring, Violation, Virtqueue};
+use virtqueue::{Call, Ring, Segment, Violation, Virtqueue};
 
 use crate::counters::{DropReason, PairCounters, RingCounters, Shared};
 use receive::Received;
@@ -24,6 +24,16 @@ pub struct Moved {
     pub packets: u64,
     /// Bytes of frames.
     pub bytes: u64,
+    /// What a turn's budget is charged: the bytes, and more where a packet is in many pieces.
+    pub cost: u64,
+}
+
+/// What a packet is charged for each piece it is in: a piece may be on a page that the kernel has to find first.
+const PIECE: u64 = 512;
+
+/// The cost of a packet of one or more pieces.
+fn cost(frame: u32, pieces: &[Segment]) -> u64 {
+    u64::from(frame).max(PIECE * pieces.len() as u64)
 }
 
 /// How much to take from a guest.
@@ -31,8 +41,8 @@ pub struct Moved {
 pub struct Limits {
     /// Packets, at most.
     pub packets: usize,
-    /// Bytes after which to stop.
-    pub bytes: u64,
+    /// Cost, see [`Moved::cost`], after which to stop.
+    pub cost: u64,
     /// Longest frame that the other end takes, in bytes; longer ones are dropped.
     pub frame: u32,
 }
@@ -104,8 +114,16 @@ impl GuestPair {
 
     /// Moves packets that the guest sent into `burst`, in mbufs of `pool`. Fewer than allowed when the guest
     /// has sent no more, the burst is full, or mbufs are short (then they stay with the guest).
-    #[inline]
+    #[inline(always)]
     pub fn receive(&mut self, burst: &mut Burst, limits: Limits, pool: &Mempool) -> Moved {
+        if with_ring!(&self.from.ring, ring => ring.is_idle()) {
+            return Moved::default();
+        }
+        self.receive_burst(burst, limits, pool)
+    }
+
+    #[inline(never)]
+    fn receive_burst(&mut self, burst: &mut Burst, limits: Limits, pool: &Mempool) -> Moved {
         let mut received = Received::default();
         let Side { ring, header, counters, .. } = &mut self.from;
         let outcome = with_ring!(ring, ring => {
@@ -113,11 +131,13 @@ impl GuestPair {
             counters.published(received.chains(), ring.publish());
             outcome
         });
-        let moved = Moved { packets: received.chains(), bytes: received.bytes };
+        let moved = Moved { packets: received.chains(), bytes: received.bytes, cost: received.cost };
         if moved.packets > 0 {
             self.counters.rx.add(moved.packets, moved.bytes);
-            self.counters.dropped(DropReason::Runt, received.runts);
-            self.counters.dropped(DropReason::Oversize, received.oversize);
+            if received.runts + received.oversize > 0 {
+                self.counters.dropped(DropReason::Runt, received.runts);
+                self.counters.dropped(DropReason::Oversize, received.oversize);
+            }
         }
         if let Err(violation) = outcome {
             self.from.report(&self.name, violation);
@@ -126,8 +146,19 @@ impl GuestPair {
     }
 
     /// How many packets at most the guest has receive buffers for, as far as up to `wanted` matter.
-    #[inline]
+    #[inline(always)]
     pub fn room(&mut self, wanted: u16) -> usize {
+        if !self.to.short && with_ring!(&self.to.ring, ring => ring.seen()) >= wanted {
+            return usize::from(wanted);
+        }
+        self.look_for_room(wanted)
+    }
+
+    #[inline(never)]
+    fn look_for_room(&mut self, wanted: u16) -> usize {
+        if self.to.is_short() {
+            return 0;
+        }
         match with_ring!(&mut self.to.ring, ring => ring.available(wanted)) {
             Ok(available) => usize::from(available.min(wanted)),
             Err(violation) => {
@@ -138,17 +169,17 @@ impl GuestPair {
     }
 
     /// Copies packets from the front of `burst` into the guest's receive buffers, as many as it has room
-    /// for; those leave the burst. Packets the guest can never take leave it too, counted in `origin`, the
+    /// for, until that has cost `budget`; those leave the burst. Packets the guest can never take leave it too, counted in `origin`, the
     /// counters of the port they came from.
     #[inline]
-    pub fn send(&mut self, burst: &mut Burst, origin: &PairCounters) -> Moved {
+    pub fn send(&mut self, burst: &mut Burst, origin: &PairCounters, budget: u64) -> Moved {
+        if self.to.is_short() {
+            return Moved::default();
+        }
         let mut sent = Sent::default();
         let Side { ring, header, counters, short } = &mut self.to;
         let outcome = with_ring!(ring, ring => {
-            if *short && !ring.has_news() {
-                return Moved::default();
-            }
-            let outcome = sent.send(ring, header, burst);
+            let outcome = sent.send(ring, header, burst, budget);
             counters.published(sent.chains, ring.publish());
             outcome
         });
@@ -161,7 +192,7 @@ impl GuestPair {
         if let Err(violation) = outcome {
             self.to.report(&self.name, violation);
         }
-        Moved { packets: sent.packets + sent.too_long, bytes: sent.bytes }
+        Moved { packets: sent.packets + sent.too_long, bytes: sent.bytes, cost: sent.cost }
     }
 }
 
@@ -172,6 +203,14 @@ impl Side {
         let header = Header::plain(queue.config().features);
         counters.show_violation(queue.violation());
         Side { ring, header, counters, short: false }
+    }
+
+    /// Whether the next packet still needs more buffers than were posted. To be asked before anyone looks at the
+    /// ring: what has been looked at is no news.
+    #[inline(always)]
+    fn is_short(&mut self) -> bool {
+        self.short = self.short && !with_ring!(&self.ring, ring => ring.has_news());
+        self.short
     }
 
     /// Says and counts, once, that the ring was stopped; from now on it has nothing to take.

@@ -188,7 +188,7 @@ impl NicPair {
         let packets = self.rx.queue.receive(held, max) as u64;
         let bytes = held.as_slice()[first..].iter().map(|mbuf| u64::from(mbuf.pkt_len())).sum();
         self.counters.rx.add(packets, bytes);
-        Moved { packets, bytes }
+        Moved { packets, bytes, cost: bytes }
     }
 
     /// Sends what is held, as far as the NIC takes it; the rest stays, in order. Whether all is gone.

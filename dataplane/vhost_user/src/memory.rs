@@ -17,9 +17,14 @@ use crate::sigbus::{Alarm, Guarded};
 /// most who use it): as many as the memory slots KVM gave a guest for years.
 pub(crate) const MAX_REGIONS: usize = 509;
 
-/// File systems that user processes serve: touching a page of one can take for ever.
-const FUSE_SUPER_MAGIC: i64 = 0x6573_5546;
-/// hugetlbfs, whose mappings must be multiples of the huge page.
+/// Most bytes a table can have: what is mapped is our address space (128 TiB), and that is for all guests.
+pub(crate) const MAX_BYTES: u64 = 2 << 40;
+
+/// File systems whose files are memory: tmpfs (memfds, /dev/shm), ramfs (memfds of a kernel without tmpfs), and
+/// hugetlbfs. On any other, touching a page may wait for a disk, a server or a FUSE process.
+const TMPFS_MAGIC: i64 = 0x0102_1994;
+const RAMFS_MAGIC: i64 = 0x8584_58f6;
+/// Mappings must be multiples of the huge page.
 const HUGETLBFS_MAGIC: i64 = 0x9584_58f6;
 
 /// A region that cannot be had.
@@ -31,8 +36,11 @@ pub(crate) enum MapError {
     Overflow { region: RegionId, offset: u64 },
     #[error("memory region {region}: its file is no regular file")]
     NotRegular { region: RegionId },
-    #[error("memory region {region}: its file is served by a FUSE process, which could stall us")]
-    Fuse { region: RegionId },
+    #[error(
+        "memory region {region}: its file is not in memory (a memfd, or on tmpfs or hugetlbfs), so that we \
+         might have to wait for its pages"
+    )]
+    NotInMemory { region: RegionId },
     #[error("memory region {region}: its file has {found:#x} bytes of {needed:#x} that are needed")]
     Short { region: RegionId, found: u64, needed: u64 },
     #[error("memory region {region}: {cause}")]
@@ -41,6 +49,10 @@ pub(crate) enum MapError {
     Table(#[from] MemoryError),
     #[error("memory table is full: {MAX_REGIONS} regions")]
     Full,
+    #[error(
+        "memory table is too large: {bytes:#x} bytes, and {MAX_BYTES:#x} are what one guest may have mapped"
+    )]
+    TooLarge { bytes: u64 },
     #[error("memory region {region}: there is none such")]
     NotFound { region: RegionId },
 }
@@ -128,8 +140,8 @@ impl Mapped {
             return Err(MapError::NotRegular { region });
         }
         let fs = fstatfs(&file).map_err(|errno| io(errno.into()))?;
-        if fs.f_type == FUSE_SUPER_MAGIC {
-            return Err(MapError::Fuse { region });
+        if ![TMPFS_MAGIC, RAMFS_MAGIC, HUGETLBFS_MAGIC].contains(&fs.f_type) {
+            return Err(MapError::NotInMemory { region });
         }
         if stat.size() < end {
             return Err(MapError::Short { region, found: stat.size(), needed: end });
@@ -166,8 +178,21 @@ impl Table {
         regions: impl Iterator<Item = (RegionId, u64, File)>,
         alarm: &Alarm,
     ) -> Result<Table, MapError> {
-        let regions = regions.map(|(id, offset, file)| Mapped::new(id, offset, file, alarm));
-        Table::of(regions.collect::<Result<_, _>>()?)
+        let mut mapped = Table::default();
+        for (id, offset, file) in regions {
+            mapped.check_room(id)?;
+            mapped.regions.push(Mapped::new(id, offset, file, alarm)?);
+        }
+        Table::of(mapped.regions)
+    }
+
+    /// Whether one more region may be mapped.
+    fn check_room(&self, id: RegionId) -> Result<(), MapError> {
+        if self.regions.len() >= MAX_REGIONS {
+            return Err(MapError::Full);
+        }
+        let bytes = self.bytes().saturating_add(id.len);
+        if bytes > MAX_BYTES { Err(MapError::TooLarge { bytes }) } else { Ok(()) }
     }
 
     fn of(regions: Vec<Mapped>) -> Result<Table, MapError> {
@@ -186,9 +211,7 @@ impl Table {
                 return Ok(again);
             }
         }
-        if self.regions.len() >= MAX_REGIONS {
-            return Err(MapError::Full);
-        }
+        self.check_room(id)?;
         let added = Mapped::new(id, offset, file, alarm)?;
         Table::of(self.regions.iter().cloned().chain([added]).collect())
     }

@@ -39,6 +39,11 @@ impl Pieces {
     }
 
     #[inline(always)]
+    pub(crate) fn translator(&mut self) -> &mut Translator {
+        &mut self.translator
+    }
+
+    #[inline(always)]
     pub(crate) fn as_slice(&self) -> &[Segment] {
         &self.segments[..self.count]
     }

@@ -7,18 +7,20 @@
 //! This crate knows neither DPDK nor virtio-net: it hands out chains as host [`Segment`]s.
 
 mod chain;
+mod copy;
 mod memory;
 mod notify;
 mod packed;
 mod ring;
 mod segment;
+mod singles;
 mod split;
 #[cfg(any(test, feature = "testing"))]
 #[doc(hidden)]
 pub mod testing;
 
 pub use memory::{Memory, MemoryError, Region};
-pub use notify::{Notifier, NotifyError};
+pub use notify::{Notifier, NotifyError, prepare_to_signal};
 pub use packed::PackedRing;
 pub use ring::{Call, Reservation, Ring, RingConfig, SetupError, Taken, Token, Violation, Virtqueue};
 pub use segment::{Cursor, Segment};

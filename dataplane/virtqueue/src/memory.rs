@@ -146,12 +146,29 @@ impl Memory {
     }
 }
 
-/// Translates guest addresses, remembering the region of the last hit: the common case is one compare.
-pub(crate) struct Translator {
-    memory: Arc<Memory>,
+/// One region, for translation.
+#[derive(Clone, Copy)]
+pub(crate) struct Window {
     start: u64,
     len: u64,
     host: *mut u8,
+}
+
+impl Window {
+    /// Where guest address `addr` is mapped, if `len` bytes, at least one, from there on are.
+    #[inline(always)]
+    pub(crate) fn at(self, addr: u64, len: u32) -> Option<*mut u8> {
+        let offset = addr.wrapping_sub(self.start);
+        let fits = len > 0 && offset.checked_add(len.into()).is_some_and(|end| end <= self.len);
+        // SAFETY: offset is less than the region's length, so the result is inside its mapping.
+        fits.then(|| unsafe { self.host.add(offset as usize) })
+    }
+}
+
+/// Translates guest addresses, remembering the region of the last hit: the common case is one compare.
+pub(crate) struct Translator {
+    memory: Arc<Memory>,
+    window: Window,
 }
 
 // SAFETY: the cached pointer points into a mapping that `memory` keeps alive, on whatever thread.
@@ -159,26 +176,30 @@ unsafe impl Send for Translator {}
 
 impl Translator {
     pub(crate) fn new(memory: Arc<Memory>) -> Translator {
-        Translator { memory, start: 0, len: 0, host: std::ptr::null_mut() }
+        Translator { memory, window: Window { start: 0, len: 0, host: std::ptr::null_mut() } }
+    }
+
+    /// The region of the last hit.
+    #[inline(always)]
+    pub(crate) fn window(&self) -> Window {
+        self.window
     }
 
     /// Where guest address `addr` is mapped, and how many of the `len` bytes from there on are contiguous:
     /// fewer than `len` only where a range goes on in the next region. `None` if `addr` is not mapped.
     #[inline(always)]
     pub(crate) fn translate(&mut self, addr: u64, len: u32) -> Option<(*mut u8, u32)> {
-        let offset = addr.wrapping_sub(self.start);
-        if offset < self.len && u64::from(len) <= self.len - offset {
-            // SAFETY: offset is less than the cached region's length, so the result is inside its mapping.
-            return Some((unsafe { self.host.add(offset as usize) }, len));
+        match self.window.at(addr, len) {
+            Some(host) => Some((host, len)),
+            None => self.translate_elsewhere(addr, len),
         }
-        self.translate_elsewhere(addr, len)
     }
 
     #[cold]
     fn translate_elsewhere(&mut self, addr: u64, len: u32) -> Option<(*mut u8, u32)> {
         let region = self.memory.containing(addr)?;
         let (host, room) = region.at(region.guest_addr, addr)?;
-        (self.start, self.len, self.host) = (region.guest_addr, region.len, region.host);
+        self.window = Window { start: region.guest_addr, len: region.len, host: region.host };
         Some((host, room.min(u64::from(len)) as u32))
     }
 }

@@ -44,6 +44,14 @@ impl Notifier {
     }
 }
 
+/// Makes this thread ready to signal: what it needs for that may be used up by others later.
+///
+/// # Errors
+/// What the kernel said. Signals are writes then, and those block if the other side wants them to.
+pub fn prepare_to_signal() -> std::io::Result<()> {
+    signal::prepare()
+}
+
 impl AsFd for Notifier {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()

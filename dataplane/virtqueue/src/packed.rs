@@ -1,6 +1,7 @@
 //! The packed ring (virtio 1.2, section 2.8), device side. A mirror image of `split.rs`.
 #![allow(unsafe_code)] // the three areas are guest memory: `start` checks where they are
 
+use std::iter::repeat;
 use std::sync::atomic::{Ordering, fence};
 
 use virtio_bindings::virtio_ring::{
@@ -11,17 +12,18 @@ use virtio_bindings::virtio_ring::{
 
 use crate::chain::{Latch, MAX_CHAIN, Pieces, add_len};
 use crate::ring::area;
+use crate::singles::{self, Finder, Singles};
 use crate::{Call, Reservation, RingConfig, Segment, SetupError, Taken, Token, Violation, Virtqueue};
 
 mod layout;
 
-use layout::{Desc, Descs, Event, Position, table_entry};
+use layout::{Desc, Descs, Event, KIND, Position, table_entry};
 
 const NEXT: u16 = VRING_DESC_F_NEXT as u16;
 const WRITE: u16 = VRING_DESC_F_WRITE as u16;
 const INDIRECT: u16 = VRING_DESC_F_INDIRECT as u16;
-/// The flag bits that describe a buffer.
-const KIND: u16 = NEXT | WRITE | INDIRECT;
+/// Descriptors of a cache line: as many are read together.
+const LINE: u16 = 4;
 /// Largest queue size (virtio 1.2, 2.8.10.1).
 const MAX_SIZE: u16 = 32768;
 
@@ -59,6 +61,7 @@ pub struct PackedRing {
     /// No call was decided about yet: the first used descriptors always call.
     first_call: bool,
     pieces: Pieces,
+    singles: Box<Singles>,
     /// Chains taken for one packet.
     reserved: Box<[Reserved]>,
     latch: Latch,
@@ -105,6 +108,7 @@ impl PackedRing {
             indirect: config.has(VIRTIO_RING_F_INDIRECT_DESC),
             first_call: true,
             pieces: Pieces::new(config.memory.clone()),
+            singles: Singles::new(),
             reserved: vec![(0, 0, 0); usize::from(size.min(MAX_CHAIN))].into(),
             latch: Latch::default(),
             config,
@@ -234,6 +238,61 @@ impl PackedRing {
         Ok(len)
     }
 
+    /// Finds the next chains of one descriptor and one piece, at most `most`, of direction `WAY` and with at
+    /// least as many bytes as `needs` says of each, and counts them as held.
+    #[inline(always)]
+    fn find_singles<const WAY: u16>(&mut self, most: usize, mut needs: impl Iterator<Item = u32>) {
+        let broken = self.latch.broken();
+        let most = if broken { 0 } else { most.min(singles::MOST).min(self.open().into()) };
+        let PackedRing { descs, singles, pieces, config, .. } = self;
+        let mut at = self.next_avail;
+        let mut finder = singles.find(pieces.translator());
+        while finder.count() < most {
+            let here = at.on_this_lap((most - finder.count()) as u16, config.size);
+            let found = match here {
+                LINE.. => look::<WAY, { LINE as usize }>(descs, at, &mut finder, &mut needs),
+                _ => look::<WAY, 1>(descs, at, &mut finder, &mut needs),
+            };
+            at = at.after(found, config.size);
+            if found < here.min(LINE) && (here >= LINE || found == 0) {
+                break;
+            }
+        }
+        let found = finder.finish() as u16;
+        self.before = (self.next_avail, self.seen.max(found), 0);
+        self.next_avail = at;
+        self.seen = self.seen.saturating_sub(found);
+        self.held += found;
+    }
+
+    /// Returns the first `count` of the chains found as used, with as many bytes written to
+    /// each as `lens` says.
+    #[inline(always)]
+    fn complete_singles(&mut self, count: u16, mut lens: impl Iterator<Item = u32>) {
+        let size = self.config.size;
+        let (mut at, mut done) = (self.next_used, 0);
+        if let (Some(last), [.., id]) = (&mut self.last, self.singles.ids(count.into())) {
+            *last = *id;
+            self.first_used.get_or_insert((at, at.used()));
+            (at, done) = (at.after(count, size), count);
+        } else if count > 0 && self.first_used.is_none() {
+            self.write_used(at, self.singles.ids(1)[0], lens.next().unwrap_or(0));
+            (at, done) = (at.after(1, size), 1);
+        }
+        while done < count {
+            let here = at.on_this_lap(count - done, size);
+            let ids = &self.singles.ids(count.into())[usize::from(done)..][..usize::from(here)];
+            for ((slot, id), len) in (at.slot..).zip(ids).zip(&mut lens) {
+                let flags = at.used() | if len > 0 { WRITE } else { 0 };
+                self.descs.set_hidden(slot, *id, len, flags);
+            }
+            (at, done) = (at.after(here, size), done + here);
+        }
+        self.next_used = at;
+        self.held -= count;
+        self.hidden += count;
+    }
+
     /// Takes chains for a packet into `reserved`.
     #[inline(always)]
     fn reserve_chains(&mut self, len: u32, header: u32, max_chains: u16) -> Result<Reservation, Violation> {
@@ -314,6 +373,16 @@ impl Virtqueue for PackedRing {
         fence(Ordering::SeqCst);
     }
 
+    #[inline(always)]
+    fn is_idle(&self) -> bool {
+        !self.descs.is_available(self.next_avail)
+    }
+
+    #[inline(always)]
+    fn seen(&self) -> u16 {
+        if self.latch.broken() { 0 } else { self.seen }
+    }
+
     /// Counts descriptors: a chain may take up several.
     #[inline(always)]
     fn available(&mut self, wanted: u16) -> Result<u16, Violation> {
@@ -321,9 +390,9 @@ impl Virtqueue for PackedRing {
             return Ok(0);
         }
         let most = wanted.min(self.open());
-        while self.seen < most && self.descs.is_available(self.next_avail.after(self.seen, self.config.size))
-        {
-            self.seen += 1;
+        if self.seen < most {
+            let behind = self.next_avail.after(self.seen, self.config.size);
+            self.seen += self.descs.available(behind, most - self.seen);
         }
         Ok(self.seen)
     }
@@ -343,6 +412,33 @@ impl Virtqueue for PackedRing {
         self.before.2 = 0;
         (self.next_avail, self.seen) = (next_avail, seen);
         self.held = self.held.saturating_sub(descs);
+    }
+
+    #[inline(always)]
+    fn take_singles(&mut self, most: u16) -> Result<&[Segment], Violation> {
+        self.find_singles::<0>(most.into(), repeat(1));
+        Ok(self.singles.segments())
+    }
+
+    #[inline(always)]
+    fn return_singles(&mut self, done: u16) {
+        let taken = self.singles.count() as u16;
+        let done = done.min(taken);
+        self.complete_singles(done, repeat(0));
+        if done < taken {
+            let (first, seen, _) = self.before;
+            self.next_avail = first.after(done, self.config.size);
+            self.seen = seen - done;
+            self.held -= taken - done;
+        }
+        self.singles.clear();
+    }
+
+    #[inline(always)]
+    fn reserve_singles(&mut self, lens: &[u32]) -> Result<&[Segment], Violation> {
+        self.find_singles::<WRITE>(lens.len(), lens.iter().copied());
+        self.complete_singles(self.singles.count() as u16, lens.iter().copied());
+        Ok(self.singles.segments())
     }
 
     #[inline(always)]
@@ -422,6 +518,25 @@ impl Virtqueue for PackedRing {
         self.first_call = false;
         self.config.call_if(wanted)
     }
+}
+
+/// Looks at `K` descriptors from `at` on, all on one lap: how many of them are chains that are looked for.
+#[inline(always)]
+fn look<const WAY: u16, const K: usize>(
+    descs: &Descs,
+    at: Position,
+    finder: &mut Finder<'_>,
+    needs: &mut impl Iterator<Item = u32>,
+) -> u16 {
+    let read: [Desc; K] = std::array::from_fn(|k| descs.read(at.slot + k as u16));
+    for (k, desc) in read.iter().enumerate() {
+        let Some(need) = needs.next() else { return k as u16 };
+        let fits = desc.is(at, WAY) && desc.len >= need.max(1);
+        if !fits || !finder.add(desc.id, desc.addr, desc.len) {
+            return k as u16;
+        }
+    }
+    K as u16
 }
 
 #[cfg(test)]

@@ -249,6 +249,13 @@ pub trait Virtqueue {
     /// [`has_news`](Virtqueue::has_news) after asking.
     fn set_kicks(&mut self, wanted: bool);
 
+    /// Whether there is nothing to take: one look at the ring, for those that are polled and mostly idle. A stopped
+    /// ring may seem to have something.
+    fn is_idle(&self) -> bool;
+
+    /// How many chains [`available`](Virtqueue::available) has seen that are not taken yet.
+    fn seen(&self) -> u16;
+
     /// How many chains can be taken, as far as up to `wanted` matter: exactly (split), or at most (packed,
     /// where a chain may take up several descriptors); 0 only if there is none.
     fn available(&mut self, wanted: u16) -> Result<u16, Violation>;
@@ -259,6 +266,21 @@ pub trait Virtqueue {
 
     /// Puts the chain taken last back: it was not completed, and will be taken again.
     fn untake(&mut self);
+
+    /// Takes chains of device-readable buffers that are one piece of memory each, at most `most` or 64, and says
+    /// where they are; it ends in front of the first chain that is anything else, for
+    /// [`take`](Virtqueue::take) to look at. All are returned with
+    /// [`return_singles`](Virtqueue::return_singles) before anything else is taken.
+    fn take_singles(&mut self, most: u16) -> Result<&[Segment], Violation>;
+
+    /// Returns the first `done` chains that [`take_singles`](Virtqueue::take_singles) took as used, and puts the
+    /// others back. The guest sees it after `publish`.
+    fn return_singles(&mut self, done: u16);
+
+    /// Takes chains of device-writable buffers that are one piece of memory each and have room for as many bytes
+    /// as `lens` says, one after the other, at most 64; enters them as used, and says where they are. It ends in
+    /// front of the first chain that is anything else, for [`reserve`](Virtqueue::reserve) to look at.
+    fn reserve_singles(&mut self, lens: &[u32]) -> Result<&[Segment], Violation>;
 
     /// Takes as many chains of device-writable buffers as `len` bytes need, at most `max_chains` or 1024, and
     /// enters them as used; [`segments`](Virtqueue::segments) then says where they are. The first must

@@ -3,6 +3,8 @@
 
 use std::marker::PhantomData;
 
+use crate::copy::copy;
+
 /// A contiguous piece of guest memory that belongs to a chain taken from a ring.
 ///
 /// The guest may write to it at any time: its bytes can be copied, never borrowed. It is itself no value to
@@ -36,6 +38,49 @@ impl Segment {
     pub fn len(&self) -> usize {
         self.len as usize
     }
+
+    /// Copies `to.len()` bytes that are behind the first `offset`; `false`, and nothing, if there are not so many.
+    #[inline(always)]
+    pub fn read(&self, offset: usize, to: &mut [u8]) -> bool {
+        let fits = self.has(offset, to.len());
+        if fits {
+            // SAFETY: just checked; guest memory and our own do not overlap.
+            unsafe { copy(self.ptr.add(offset), to.as_mut_ptr(), to.len()) };
+        }
+        fits
+    }
+
+    /// Copies `from` behind the first `offset` bytes; `false`, and nothing, if there is no room for all of it.
+    #[inline(always)]
+    pub fn write(&self, offset: usize, from: &[u8]) -> bool {
+        let fits = self.has(offset, from.len());
+        if fits {
+            // SAFETY: just checked; guest memory and our own do not overlap.
+            unsafe { copy(from.as_ptr(), self.ptr.add(offset), from.len()) };
+        }
+        fits
+    }
+
+    /// Copies 8 to 16 bytes to the segment's start, as those of a header are; `false` if they are not so many, or
+    /// there is less room.
+    #[inline(always)]
+    pub fn write_header(&self, header: &[u8]) -> bool {
+        let n = header.len();
+        let fits = (8..=16).contains(&n) && n <= self.len();
+        if fits {
+            // SAFETY: n bytes are within the segment; two blocks of 8 cover 8 to 16 bytes.
+            unsafe {
+                std::ptr::copy_nonoverlapping(header.as_ptr(), self.ptr, 8);
+                std::ptr::copy_nonoverlapping(header.as_ptr().add(n - 8), self.ptr.add(n - 8), 8);
+            }
+        }
+        fits
+    }
+
+    #[inline(always)]
+    fn has(&self, offset: usize, len: usize) -> bool {
+        offset.checked_add(len).is_some_and(|end| end <= self.len())
+    }
 }
 
 /// Copies bytes out of or into the segments of one chain, from front to back.
@@ -62,7 +107,7 @@ impl<'a> Cursor<'a> {
         self.pass(to.len(), |at, done, n| {
             // SAFETY: `at` has n mapped bytes (the segment's rest), and done + n is within `to`. Guest
             // memory and our own do not overlap.
-            unsafe { std::ptr::copy_nonoverlapping(at, to.as_mut_ptr().add(done), n) }
+            unsafe { copy(at, to.as_mut_ptr().add(done), n) }
         })
     }
 
@@ -71,7 +116,7 @@ impl<'a> Cursor<'a> {
     pub fn write(&mut self, from: &[u8]) -> usize {
         self.pass(from.len(), |at, done, n| {
             // SAFETY: as in `read`, in the other direction.
-            unsafe { std::ptr::copy_nonoverlapping(from.as_ptr().add(done), at, n) }
+            unsafe { copy(from.as_ptr().add(done), at, n) }
         })
     }
 

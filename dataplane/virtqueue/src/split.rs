@@ -1,6 +1,7 @@
 //! The split ring (virtio 1.2, section 2.7), device side.
 #![allow(unsafe_code)] // the three areas are guest memory, reached through pointers checked at start
 
+use std::iter::repeat;
 use std::sync::atomic::{AtomicU16, Ordering, fence};
 
 use virtio_bindings::virtio_ring::{
@@ -10,6 +11,7 @@ use virtio_bindings::virtio_ring::{
 
 use crate::chain::{DESC_LEN, Latch, MAX_CHAIN, Pieces, add_len};
 use crate::ring::area;
+use crate::singles::{self, Singles};
 use crate::{Call, Reservation, RingConfig, Segment, SetupError, Taken, Token, Violation, Virtqueue};
 
 const NEXT: u16 = VRING_DESC_F_NEXT as u16;
@@ -27,7 +29,8 @@ struct Desc {
     next: u16,
 }
 
-/// Half a descriptor as the guest wrote it. An indirect table need not be aligned, hence `packed`.
+/// Half a descriptor, or a used entry. Indirect tables need not be aligned, and entries are to 4 bytes only,
+/// hence `packed`.
 #[derive(Clone, Copy)]
 #[repr(C, packed)]
 struct Word(u64);
@@ -58,6 +61,7 @@ impl Table {
 }
 
 /// The avail ring: written by the guest, but for the avail event at the used ring's end (virtio 1.2, 2.7.6).
+#[derive(Clone, Copy)]
 struct Avail {
     at: *const u16,
     size: u16,
@@ -129,11 +133,24 @@ impl Used {
     #[inline(always)]
     fn set_entry(&self, index: u16, head: u16, len: u32) {
         let slot = 1 + 2 * usize::from(index & (self.size - 1));
-        // SAFETY: the slot is masked to the ring's size; the ring is aligned to 4 bytes.
-        unsafe {
-            let entry = self.at.cast::<u32>().add(slot);
-            entry.write_volatile(u32::from(head));
-            entry.add(1).write_volatile(len);
+        let entry = Word(u64::from(head) | u64::from(len) << 32);
+        // SAFETY: the slot is masked to the ring's size; `Word` asks for no alignment.
+        unsafe { self.at.cast::<u32>().add(slot).cast::<Word>().write_volatile(entry) }
+    }
+
+    /// Writes entries from `index` on: chains `heads` with their lengths.
+    #[inline(always)]
+    fn set_entries(&self, index: u16, heads: &[u16], mut lens: impl Iterator<Item = u32>) {
+        let first = index & (self.size - 1);
+        let to_the_end = heads.len().min(usize::from(self.size - first));
+        // Up to the ring's end, and from its start.
+        let (before, behind) = heads.split_at(to_the_end);
+        for (slot, heads) in [(first, before), (0, behind)] {
+            for ((slot, head), len) in (usize::from(slot)..).zip(heads).zip(&mut lens) {
+                let entry = Word(u64::from(*head) | u64::from(len) << 32);
+                // SAFETY: there are fewer chains than the ring has entries, so the slot is less than its size.
+                unsafe { self.at.cast::<u32>().add(1).cast::<Word>().add(slot).write_volatile(entry) }
+            }
         }
     }
 
@@ -167,6 +184,7 @@ pub struct SplitRing {
     /// No call was decided about yet: the first used entries always call.
     first_call: bool,
     pieces: Pieces,
+    singles: Box<Singles>,
     latch: Latch,
     config: RingConfig,
 }
@@ -201,6 +219,7 @@ impl SplitRing {
             indirect: config.has(VIRTIO_RING_F_INDIRECT_DESC),
             first_call: true,
             pieces: Pieces::new(config.memory.clone()),
+            singles: Singles::new(),
             latch: Latch::default(),
             config,
         };
@@ -313,6 +332,39 @@ impl SplitRing {
         Ok(len)
     }
 
+    /// Finds the next chains of one piece, at most `most`, of direction `WAY` and with at least as many bytes
+    /// as `needs` says of each.
+    #[inline(always)]
+    fn find_singles<const WAY: u16>(&mut self, most: u16, needs: impl Iterator<Item = u32>) {
+        let SplitRing { desc: table, avail, singles, pieces, next_avail, .. } = self;
+        let (mut next, table, avail) = (*next_avail, *table, *avail);
+        let mut finder = singles.find(pieces.translator());
+        for need in needs.take(usize::from(most).min(singles::MOST)) {
+            let id = avail.entry(next);
+            if id >= table.size {
+                break;
+            }
+            // SAFETY: just compared; the table is mapped as long as the ring lives.
+            let desc = unsafe { table.read(id) };
+            if desc.flags != WAY || desc.len < need.max(1) || !finder.add(id, desc.addr, desc.len) {
+                break;
+            }
+            next = next.wrapping_add(1);
+        }
+        finder.finish();
+    }
+
+    /// Enters the first `count` of the chains found as used, with as many bytes written to each as `lens` says.
+    #[inline(always)]
+    fn complete_singles(&mut self, count: u16, lens: impl Iterator<Item = u32>) {
+        let ids = self.singles.ids(count.into());
+        match &mut self.last {
+            Some(last) => *last = ids.last().copied().unwrap_or(*last),
+            None => self.used.set_entries(self.next_used, ids, lens),
+        }
+        self.next_used = self.next_used.wrapping_add(count);
+    }
+
     /// Takes chains for a packet, and enters them as used.
     #[inline(always)]
     fn reserve_chains(&mut self, len: u32, header: u32, max_chains: u16) -> Result<Reservation, Violation> {
@@ -368,6 +420,16 @@ impl Virtqueue for SplitRing {
         fence(Ordering::SeqCst);
     }
 
+    #[inline(always)]
+    fn is_idle(&self) -> bool {
+        self.avail.index() == self.next_avail
+    }
+
+    #[inline(always)]
+    fn seen(&self) -> u16 {
+        if self.latch.broken() { 0 } else { self.avail_seen.wrapping_sub(self.next_avail) }
+    }
+
     /// Looks at the guest's index only when fewer than `wanted` chains are known of.
     #[inline(always)]
     fn available(&mut self, wanted: u16) -> Result<u16, Violation> {
@@ -379,6 +441,9 @@ impl Virtqueue for SplitRing {
             return Ok(known);
         }
         let seen = self.avail.index();
+        if seen == self.avail_seen {
+            return Ok(known);
+        }
         let ahead = seen.wrapping_sub(self.next_avail);
         let in_flight = self.next_avail.wrapping_sub(self.returned);
         if ahead > self.config.size.wrapping_sub(in_flight) {
@@ -401,6 +466,33 @@ impl Virtqueue for SplitRing {
 
     fn untake(&mut self) {
         self.next_avail = self.next_avail.wrapping_sub(1);
+    }
+
+    #[inline(always)]
+    fn take_singles(&mut self, most: u16) -> Result<&[Segment], Violation> {
+        let most = self.available(most)?.min(most);
+        self.find_singles::<0>(most, repeat(1));
+        self.next_avail = self.next_avail.wrapping_add(self.singles.count() as u16);
+        Ok(self.singles.segments())
+    }
+
+    #[inline(always)]
+    fn return_singles(&mut self, done: u16) {
+        let taken = self.singles.count() as u16;
+        let done = done.min(taken);
+        self.complete_singles(done, repeat(0));
+        self.next_avail = self.next_avail.wrapping_sub(taken - done);
+        self.singles.clear();
+    }
+
+    #[inline(always)]
+    fn reserve_singles(&mut self, lens: &[u32]) -> Result<&[Segment], Violation> {
+        let most = self.available(lens.len() as u16)?.min(lens.len() as u16);
+        self.find_singles::<WRITE>(most, lens.iter().copied());
+        let count = self.singles.count() as u16;
+        self.complete_singles(count, lens.iter().copied());
+        self.next_avail = self.next_avail.wrapping_add(count);
+        Ok(self.singles.segments())
     }
 
     #[inline(always)]

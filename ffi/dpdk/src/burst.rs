@@ -249,7 +249,7 @@ impl Burst {
         }
         let slots = self.mbufs[start..start + count].as_mut_ptr().cast();
         // SAFETY: `slots` is `count` owned packets; count is at most BURST_MAX.
-        unsafe { dpdk_sys::rte_pktmbuf_free_bulk(slots, count as u32) };
+        unsafe { dpdk_sys::rw_pktmbuf_free_bulk(slots, count as u32) };
     }
 }
 

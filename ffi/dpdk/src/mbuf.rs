@@ -13,8 +13,20 @@ use std::slice;
 
 use dpdk_sys::{
     RW_MBUF_BUF_ADDR, RW_MBUF_BUF_LEN, RW_MBUF_DATA_LEN, RW_MBUF_DATA_OFF, RW_MBUF_NB_SEGS, RW_MBUF_NEXT,
-    RW_MBUF_OL_FLAGS, RW_MBUF_PKT_LEN, RW_MBUF_PORT, RW_MBUF_TX_OFFLOAD, RW_MBUF_VLAN_TCI, rte_mbuf,
+    RW_MBUF_OL_FLAGS, RW_MBUF_PACKET_TYPE, RW_MBUF_PKT_LEN, RW_MBUF_PORT, RW_MBUF_REFCNT, RW_MBUF_TX_OFFLOAD,
+    RW_MBUF_VLAN_TCI, RW_PKTMBUF_HEADROOM, rte_mbuf,
 };
+
+/// The port of a mbuf that came from none (RTE_MBUF_PORT_INVALID).
+const NO_PORT: u16 = u16::MAX;
+// Fields that `Mbuf::renew` writes together are neighbours.
+const _: () = assert!(
+    RW_MBUF_REFCNT == RW_MBUF_DATA_OFF + 2
+        && RW_MBUF_NB_SEGS == RW_MBUF_DATA_OFF + 4
+        && RW_MBUF_PORT == RW_MBUF_DATA_OFF + 6
+        && RW_MBUF_PKT_LEN == RW_MBUF_PACKET_TYPE + 4
+        && RW_MBUF_VLAN_TCI == RW_MBUF_DATA_LEN + 2
+);
 
 /// A raw mbuf as DPDK's functions take it.
 pub use dpdk_sys::rte_mbuf as RawMbuf;
@@ -243,6 +255,23 @@ impl Mbuf {
         debug_assert!(self.nb_segs() == 1 && len <= self.room());
         self.set(RW_MBUF_DATA_LEN, len);
         self.set(RW_MBUF_PKT_LEN, u32::from(len));
+    }
+
+    /// Makes a mbuf that is as it was in its pool a fresh one with `len` bytes of data, and gives them.
+    ///
+    /// # Safety
+    /// The mbuf was taken from its pool and not touched since, or was made a fresh one of one segment; it has
+    /// room for `len` bytes.
+    #[inline(always)]
+    pub(crate) unsafe fn renew(&mut self, len: u16) -> &mut [u8] {
+        // As rte_pktmbuf_reset() does, but for what means nothing without an offload flag.
+        self.set(RW_MBUF_DATA_OFF, [RW_PKTMBUF_HEADROOM as u16, 1, 1, NO_PORT]);
+        self.set(RW_MBUF_OL_FLAGS, 0u64);
+        self.set(RW_MBUF_PACKET_TYPE, [0, u32::from(len)]);
+        self.set(RW_MBUF_DATA_LEN, [len, 0]);
+        let buffer: *mut u8 = self.get(RW_MBUF_BUF_ADDR);
+        // SAFETY: headroom and `len` bytes are within the buffer, which has no other user.
+        unsafe { slice::from_raw_parts_mut(buffer.add(RW_PKTMBUF_HEADROOM as usize), usize::from(len)) }
     }
 
     /// The data of each segment, in order.

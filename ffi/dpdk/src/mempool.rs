@@ -109,6 +109,53 @@ impl Drop for Pool {
 #[derive(Debug, Clone)]
 pub struct Mempool(Arc<Pool>);
 
+/// Mbufs of a pool at the end of a burst, to be filled one after the other. Those that are not go back to the pool.
+#[derive(Debug)]
+pub struct Fresh<'a> {
+    burst: &'a mut Burst,
+    /// Packets of the burst in front of them.
+    filled: usize,
+    /// Bytes that fit each.
+    room: u16,
+}
+
+impl Fresh<'_> {
+    /// Makes the next one a packet of `len` bytes, to be written by the caller; `None` if that is more than
+    /// fits one, or there is none left.
+    #[inline(always)]
+    pub fn add(&mut self, len: u32) -> Option<&mut [u8]> {
+        if len > u32::from(self.room) {
+            return None;
+        }
+        let mbuf = self.burst.get_mut(self.filled)?;
+        self.filled += 1;
+        // SAFETY: it is as it was in the pool, and there is room.
+        Some(unsafe { mbuf.renew(len as u16) })
+    }
+
+    /// Lets `fill` make the next one, which is empty, a packet of one or more segments; whether it did.
+    #[inline]
+    pub fn add_with(&mut self, fill: impl FnOnce(&mut Mbuf) -> bool) -> bool {
+        let Some(mbuf) = self.burst.get_mut(self.filled) else { return false };
+        // SAFETY: it is as it was in the pool.
+        unsafe { mbuf.renew(0) };
+        let filled = fill(mbuf);
+        self.filled += usize::from(filled);
+        if !filled {
+            // It may have got more segments: nobody else gets it.
+            self.burst.truncate_free(self.filled);
+        }
+        filled
+    }
+}
+
+impl Drop for Fresh<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        self.burst.truncate_free(self.filled);
+    }
+}
+
 impl Mempool {
     /// Makes a pool of `count` mbufs, each a single segment with room for `data_room` bytes behind
     /// a headroom of `RTE_PKTMBUF_HEADROOM`.
@@ -178,6 +225,27 @@ impl Mempool {
         // SAFETY: the allocation wrote n pointers to mbufs that belong to the caller.
         unsafe { burst.appended(n) };
         Ok(())
+    }
+
+    /// Takes exactly `n` mbufs, or none, to be filled at the end of `burst`.
+    ///
+    /// # Errors
+    /// As [`Mempool::alloc_bulk`].
+    #[inline]
+    pub fn fresh<'a>(&self, burst: &'a mut Burst, n: usize) -> Result<Fresh<'a>, NoMbufs> {
+        if n > burst.capacity_left() {
+            return Err(NoMbufs { asked: n });
+        }
+        let (filled, room) = (burst.len(), burst.room(n));
+        // SAFETY: the pool is alive, and `room` is n writable pointers. n is at most BURST_MAX.
+        let ret = unsafe { dpdk_sys::rw_mbuf_raw_alloc_bulk(self.as_ptr(), room, n as u32) };
+        if ret != 0 {
+            return Err(NoMbufs { asked: n });
+        }
+        // SAFETY: the allocation wrote n pointers to mbufs that belong to the caller: each of one segment, with
+        // lengths that are stale, but inside its buffer.
+        unsafe { burst.appended(n) };
+        Ok(Fresh { burst, filled, room: self.0.data_room })
     }
 
     /// Takes one fresh mbuf; `None` when the pool is empty.

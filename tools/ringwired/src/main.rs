@@ -16,6 +16,7 @@ use ringwired::socket::{ApiSocket, SocketError};
 use sd_notify::NotifyState;
 use snapshot::{Port, Status};
 use tokio::runtime::Runtime;
+use tracing_appender::non_blocking::WorkerGuard;
 use tracing_subscriber::EnvFilter;
 
 use args::{Args, Level};
@@ -63,7 +64,7 @@ fn run(args: &Args) -> Result<(), Failure> {
         println!("{file}: valid: workers {cores}, nics {nics}, guests {guests}");
         return Ok(());
     }
-    init_log(args.log);
+    let _log = init_log(args.log);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(STATUS_THREADS)
@@ -118,7 +119,9 @@ fn counters(ports: &[Port]) -> String {
     format!("rx {rx}, tx {tx}, held {held}, drops {drops} packets")
 }
 
-fn init_log(level: Option<Level>) {
+/// Logs to stderr, from a thread of its own: a reader of the log that is slow, or stopped, must not stop a worker that
+/// has something to say. Lines that find no room are lost. The guard writes the rest out when it is dropped.
+fn init_log(level: Option<Level>) -> WorkerGuard {
     let default = || EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let filter = level.map_or_else(default, |level| {
         EnvFilter::new(match level {
@@ -130,7 +133,9 @@ fn init_log(level: Option<Level>) {
         })
     });
     let terminal = io::IsTerminal::is_terminal(&io::stderr());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(terminal).init();
+    let (writer, guard) = tracing_appender::non_blocking(io::stderr());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(terminal).init();
+    guard
 }
 
 /// Tells systemd, if it started us.

@@ -3,7 +3,7 @@
 use dpdk::burst::Burst;
 use dpdk::mbuf::Mbuf;
 use dpdk::mempool::Mempool;
-use virtqueue::{Cursor, Violation, Virtqueue};
+use virtqueue::{Cursor, Segment, Violation, Virtqueue};
 
 use super::Limits;
 
@@ -14,12 +14,17 @@ pub(super) struct Received {
     filled: usize,
     /// Bytes of all frames taken, dropped ones included.
     pub bytes: u64,
+    /// What they cost, see [`Moved::cost`](super::Moved::cost).
+    pub cost: u64,
     pub runts: u64,
     pub oversize: u64,
+    /// There were not enough mbufs.
+    starved: bool,
 }
 
 impl Received {
     /// Chains returned to the guest.
+    #[inline(always)]
     pub fn chains(&self) -> u64 {
         self.filled as u64 + self.runts + self.oversize
     }
@@ -35,63 +40,137 @@ impl Received {
         limits: Limits,
         pool: &Mempool,
     ) -> Result<(), Violation> {
-        let wanted = limits.packets.min(burst.capacity_left());
-        let available = usize::from(ring.available(wanted as u16)?).min(wanted);
-        let first = burst.len();
-        if available == 0 || pool.alloc_bulk(burst, available).is_err() {
+        let limits = Limits { packets: limits.packets.min(burst.capacity_left()), ..limits };
+        if limits.packets == 0 || ring.available(1)? == 0 {
             return Ok(());
         }
-        let outcome = self.fill_burst(ring, header, &mut burst.as_mut_slice()[first..], limits, pool);
+        self.take_singles(ring, header, burst, limits, pool)?;
+        if self.left(limits) == 0 {
+            return Ok(());
+        }
+        let first = burst.len() - self.filled;
+        let outcome = self.take_others(ring, header, burst, limits, pool);
         burst.truncate_free(first + self.filled);
         outcome
     }
 
+    /// How many more chains may be taken.
     #[inline(always)]
-    fn fill_burst<Q: Virtqueue>(
+    fn left(&self, limits: Limits) -> usize {
+        let over = self.starved || self.cost >= limits.cost;
+        if over { 0 } else { limits.packets - self.chains() as usize }
+    }
+
+    /// The chains of one piece: nearly all.
+    #[inline(always)]
+    fn take_singles<Q: Virtqueue>(
         &mut self,
         ring: &mut Q,
         header: u32,
-        mbufs: &mut [Mbuf],
+        burst: &mut Burst,
         limits: Limits,
         pool: &Mempool,
     ) -> Result<(), Violation> {
-        for _ in 0..mbufs.len() {
+        let segments = ring.take_singles(limits.packets as u16)?;
+        if segments.is_empty() {
+            return Ok(());
+        }
+        let Ok(mut fresh) = pool.fresh(burst, segments.len()) else {
+            self.starved = true;
+            ring.return_singles(0);
+            return Ok(());
+        };
+        // In locals: this is the loop that counts.
+        let (mut done, mut bytes, mut filled) = (0, 0, 0);
+        let longest = limits.frame.saturating_sub(net::MIN_FRAME);
+        for segment in segments {
+            let frame = (segment.len() as u32).saturating_sub(header);
+            if frame.wrapping_sub(net::MIN_FRAME) > longest {
+                self.count_drop(frame);
+            } else if let Some(to) = fresh.add(frame) {
+                segment.read(header as usize, to);
+                filled += 1;
+            } else if fresh.add_with(|mbuf| fill(mbuf, frame, header, std::slice::from_ref(segment), pool)) {
+                filled += 1;
+            } else {
+                self.starved = true;
+                break;
+            }
+            done += 1;
+            bytes += u64::from(frame);
+            if bytes >= limits.cost {
+                break;
+            }
+        }
+        (self.filled, self.bytes, self.cost) = (filled, bytes, bytes);
+        drop(fresh);
+        ring.return_singles(done);
+        Ok(())
+    }
+
+    /// Whatever else chains may be. Leaves mbufs that were not filled behind those that were.
+    #[inline(never)]
+    fn take_others<Q: Virtqueue>(
+        &mut self,
+        ring: &mut Q,
+        header: u32,
+        burst: &mut Burst,
+        limits: Limits,
+        pool: &Mempool,
+    ) -> Result<(), Violation> {
+        let left = self.left(limits);
+        let available = usize::from(ring.available(left as u16)?).min(left);
+        let mut next = burst.len();
+        if pool.alloc_bulk(burst, available).is_err() {
+            return Ok(());
+        }
+        for _ in 0..available {
             let Some(taken) = ring.take()? else {
                 return Ok(());
             };
             let token = taken.token;
             let frame = taken.len.saturating_sub(header);
-            if frame < net::MIN_FRAME {
-                self.runts += 1;
-            } else if frame > limits.frame {
-                self.oversize += 1;
-            } else {
-                let mut cursor = Cursor::new(taken.segments);
-                cursor.skip(header as usize);
-                if !fill(&mut mbufs[self.filled], frame, &mut cursor, pool) {
-                    ring.untake();
-                    return Ok(());
-                }
+            self.cost += super::cost(frame, taken.segments);
+            if !(net::MIN_FRAME..=limits.frame).contains(&frame) {
+                self.count_drop(frame);
+            } else if fill(&mut burst.as_mut_slice()[next], frame, header, taken.segments, pool) {
+                next += 1;
                 self.filled += 1;
+            } else {
+                ring.untake();
+                return Ok(());
             }
             ring.complete(token, 0);
             self.bytes += u64::from(frame);
-            if self.bytes >= limits.bytes {
+            if self.cost >= limits.cost {
                 return Ok(());
             }
         }
         Ok(())
     }
+
+    /// Counts a frame that is too short or too long.
+    #[cold]
+    fn count_drop(&mut self, frame: u32) {
+        if frame < net::MIN_FRAME {
+            self.runts += 1;
+        } else {
+            self.oversize += 1;
+        }
+    }
 }
 
-/// Copies a frame of `len` bytes into a fresh mbuf, and into more of them if it is longer than one.
-/// `false` if there are not enough; what was copied goes back to the pool with the mbuf.
+/// Copies the frame of `len` bytes that is behind the header in `segments` into a fresh mbuf, and into more of
+/// them if it is longer than one. `false` if there are not enough; what was copied goes back to the pool with the
+/// mbuf.
 #[inline(always)]
-fn fill(mbuf: &mut Mbuf, len: u32, cursor: &mut Cursor, pool: &Mempool) -> bool {
+fn fill(mbuf: &mut Mbuf, len: u32, header: u32, segments: &[Segment], pool: &Mempool) -> bool {
+    let mut cursor = Cursor::new(segments);
+    cursor.skip(header as usize);
     let first = len.min(u32::from(mbuf.room())) as u16;
     mbuf.set_single_len(first);
     cursor.read(mbuf.data_mut());
-    u32::from(first) == len || fill_more(mbuf, len - u32::from(first), cursor, pool)
+    u32::from(first) == len || fill_more(mbuf, len - u32::from(first), &mut cursor, pool)
 }
 
 #[cold]

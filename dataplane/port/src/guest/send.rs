@@ -1,6 +1,8 @@
 //! Burst -> guest rx virtqueue.
 
+use dpdk::BURST_MAX;
 use dpdk::burst::Burst;
+use dpdk::mbuf::Mbuf;
 use net::Header;
 use virtqueue::{Cursor, Reservation, Violation, Virtqueue};
 
@@ -13,6 +15,8 @@ pub(super) struct Sent {
     pub too_long: u64,
     /// Chains used up: with mergeable buffers a packet may take several.
     pub chains: u64,
+    /// What it cost, see [`Moved::cost`](super::Moved::cost).
+    pub cost: u64,
     /// The next packet needs more buffers than are posted.
     pub short: bool,
 }
@@ -23,27 +27,80 @@ impl Sent {
         (self.packets + self.too_long) as usize
     }
 
-    /// Copies packets from the front of `burst`, each behind `header`, into the guest's buffers.
+    /// Copies packets from the front of `burst`, each behind `header`, into the guest's buffers, until that has
+    /// cost `budget`.
     #[inline(always)]
     pub fn send<Q: Virtqueue>(
         &mut self,
         ring: &mut Q,
         header: &mut Header,
         burst: &Burst,
+        budget: u64,
+    ) -> Result<(), Violation> {
+        self.fill_singles(ring, header, burst.as_slice())?;
+        match burst.as_slice().get(self.done()..) {
+            None | Some([]) => Ok(()),
+            Some(others) => self.fill_others(ring, header, others, budget),
+        }
+    }
+
+    /// Packets that fit buffers of one piece: nearly all.
+    #[inline(always)]
+    fn fill_singles<Q: Virtqueue>(
+        &mut self,
+        ring: &mut Q,
+        header: &mut Header,
+        packets: &[Mbuf],
+    ) -> Result<(), Violation> {
+        let mut lens = [0; BURST_MAX];
+        for (len, mbuf) in lens.iter_mut().zip(packets) {
+            *len = mbuf.pkt_len() + header.len();
+        }
+        let segments = ring.reserve_singles(&lens[..packets.len().min(BURST_MAX)])?;
+        let header = header.spanning(1);
+        let mut bytes = 0;
+        for ((segment, mbuf), len) in segments.iter().zip(packets).zip(&lens) {
+            segment.write_header(header);
+            let mut at = header.len();
+            for data in mbuf.segments() {
+                segment.write(at, data);
+                at += data.len();
+            }
+            bytes += u64::from(*len);
+        }
+        self.bytes += bytes - segments.len() as u64 * header.len() as u64;
+        self.cost = self.bytes;
+        self.packets += segments.len() as u64;
+        self.chains += segments.len() as u64;
+        Ok(())
+    }
+
+    /// Whatever else packets and buffers may be.
+    #[inline(never)]
+    fn fill_others<Q: Virtqueue>(
+        &mut self,
+        ring: &mut Q,
+        header: &mut Header,
+        packets: &[Mbuf],
+        budget: u64,
     ) -> Result<(), Violation> {
         let config = ring.config();
         let max_chains = if net::mergeable(config.features) { config.size } else { 1 };
-        for mbuf in burst.as_slice() {
+        for mbuf in packets {
+            if self.cost >= budget {
+                break;
+            }
             let frame = mbuf.pkt_len();
             match ring.reserve(frame + header.len(), header.len(), max_chains)? {
                 Reservation::Ready(chains) => {
                     let mut cursor = Cursor::new(ring.segments());
                     cursor.write(header.spanning(chains));
-                    for segment in mbuf.segments() {
-                        cursor.write(segment);
+                    for data in mbuf.segments() {
+                        cursor.write(data);
                     }
                     self.packets += 1;
                     self.bytes += u64::from(frame);
+                    self.cost += super::cost(frame, ring.segments());
                     self.chains += u64::from(chains);
                 }
                 Reservation::TooSmall => self.too_long += 1,

@@ -96,10 +96,16 @@ fn refuses_what_does_not_fit() {
     assert!(matches!(map(0, 0), Err(MapError::Empty { .. })));
     assert!(matches!(map(1, u64::MAX), Err(MapError::Overflow { .. })));
     assert!(matches!(map(0x1000, 1), Err(MapError::Short { needed: 0x1001, found: 0x1000, .. })));
-    assert!(matches!(map(u64::MAX, 0), Err(MapError::Short { .. })));
+    assert!(matches!(map(MAX_BYTES, 0), Err(MapError::Short { .. })));
+    assert!(matches!(map(MAX_BYTES + 1, 0), Err(MapError::TooLarge { .. })));
+    assert!(matches!(map(u64::MAX, 0), Err(MapError::TooLarge { .. })));
     assert!(map(1, 0xfff).is_ok());
     let directory = File::open("/").unwrap();
     assert!(matches!(Table::default().with(id(1), 0, directory, &alarm()), Err(MapError::NotRegular { .. })));
+    // It cannot be mapped for writing even where it lies on a tmpfs.
+    let program = File::open("/proc/self/exe").unwrap();
+    let refused = Table::default().with(id(1), 0, program, &alarm()).err().unwrap();
+    assert!(matches!(refused, MapError::NotInMemory { .. } | MapError::Io { .. }), "{refused}");
 }
 
 /// Huge pages are mapped in whole blocks. Needs one free 2 MiB page; says so when there is none.

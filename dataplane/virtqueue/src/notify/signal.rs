@@ -23,16 +23,28 @@ const IOCB_FLAG_RESFD: u32 = 1;
 /// A `struct io_event`.
 type IoEvent = [u64; 4];
 
+thread_local! {
+    static REQUESTS: OnceCell<Requests> = const { OnceCell::new() };
+}
+
+/// Makes a thread's requests beforehand.
+pub(super) fn prepare() -> io::Result<()> {
+    REQUESTS.with(|requests| {
+        if requests.get().is_none() {
+            let _ = requests.set(Requests::new()?);
+        }
+        Ok(())
+    })
+}
+
 /// Adds one to `eventfd`.
 pub(super) fn signal(eventfd: BorrowedFd<'_>) {
-    thread_local! {
-        static REQUESTS: OnceCell<Option<Requests>> = const { OnceCell::new() };
-    }
-    let submitted = REQUESTS.try_with(|requests| match requests.get_or_init(|| Requests::new().ok()) {
+    // (A thread at its very end has no requests any more.)
+    let signalled = REQUESTS.try_with(|requests| match requests.get() {
         Some(requests) => requests.signal(eventfd),
-        None => false,
+        None => Requests::new().is_ok_and(|made| requests.get_or_init(|| made).signal(eventfd)),
     });
-    if submitted != Ok(true) {
+    if signalled != Ok(true) {
         // A kernel without asynchronous requests, or one that has none left (fs.aio-max-nr). It blocks if, and
         // only if, the frontend does what is described above.
         let _ = nix::unistd::write(eventfd, &1u64.to_ne_bytes());

@@ -3,11 +3,16 @@
 
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 
-use virtio_bindings::virtio_ring::{VRING_PACKED_DESC_F_AVAIL, VRING_PACKED_DESC_F_USED};
+use virtio_bindings::virtio_ring::{
+    VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT, VRING_DESC_F_WRITE, VRING_PACKED_DESC_F_AVAIL,
+    VRING_PACKED_DESC_F_USED,
+};
 
 /// Flag bits that say whose a descriptor is (virtio 1.2, 2.8.1).
 const AVAIL: u16 = 1 << VRING_PACKED_DESC_F_AVAIL;
 const USED: u16 = 1 << VRING_PACKED_DESC_F_USED;
+/// The flag bits that describe a buffer.
+pub(super) const KIND: u16 = (VRING_DESC_F_NEXT | VRING_DESC_F_WRITE | VRING_DESC_F_INDIRECT) as u16;
 /// The wrap counter's bit beside a slot, in a ring base and in an event.
 const WRAP: u16 = 1 << 15;
 
@@ -24,6 +29,12 @@ impl Desc {
     #[inline(always)]
     fn new(addr: u64, rest: u64) -> Desc {
         Desc { addr, len: rest as u32, id: (rest >> 32) as u16, flags: (rest >> 48) as u16 }
+    }
+
+    /// Whether it is available at `position`, and its kind is `kind` (of [`KIND`]).
+    #[inline(always)]
+    pub fn is(self, position: Position, kind: u16) -> bool {
+        self.flags & (AVAIL | USED | KIND) == position.available() | kind
     }
 
     /// Whether the guest has made it available, if it was read at `position`.
@@ -61,6 +72,12 @@ impl Position {
         }
     }
 
+    /// How many of the `count` slots from here on are on the same lap, one behind the other in memory.
+    #[inline(always)]
+    pub fn on_this_lap(self, count: u16, size: u16) -> u16 {
+        count.min(size - self.slot)
+    }
+
     /// How many slots it is ahead of `behind`; `None` if that is more than once round.
     pub fn distance(self, behind: Position, size: u16) -> Option<u16> {
         let start = behind.lap(self, size);
@@ -82,7 +99,7 @@ impl Position {
 
     /// How a descriptor here is flagged once it is available.
     #[inline(always)]
-    fn available(self) -> u16 {
+    pub fn available(self) -> u16 {
         if self.wrap { AVAIL } else { USED }
     }
 
@@ -140,6 +157,23 @@ impl Descs {
         Desc::new(addr, rest)
     }
 
+    /// How many descriptors, of at most `most`, the guest has made available one behind the other from `first` on.
+    #[inline(always)]
+    pub fn available(&self, first: Position, most: u16) -> u16 {
+        let (mut at, mut count) = (first, 0);
+        while count < most {
+            let here = at.on_this_lap(most - count, self.size);
+            let available = at.available();
+            for slot in at.slot..at.slot + here {
+                if self.flags(slot).load(Ordering::Relaxed) & (AVAIL | USED) != available {
+                    return count + (slot - at.slot);
+                }
+            }
+            (at, count) = (at.after(here, self.size), count + here);
+        }
+        count
+    }
+
     /// Whether the guest has made the descriptor at `position` available.
     #[inline(always)]
     pub fn is_available(&self, position: Position) -> bool {
@@ -155,6 +189,14 @@ impl Descs {
             at.cast::<u32>().write_volatile(len);
             at.cast::<u16>().add(2).write_volatile(id);
         }
+    }
+
+    /// Writes a used descriptor, whole, where no earlier one is shown before `publish`.
+    #[inline(always)]
+    pub fn set_hidden(&self, slot: u16, id: u16, len: u32, flags: u16) {
+        let rest = u64::from(len) | u64::from(id) << 32 | u64::from(flags) << 48;
+        // SAFETY: the second half of a mapped descriptor, aligned.
+        unsafe { AtomicU64::from_ptr(self.word(slot, 1)) }.store(rest, Ordering::Relaxed);
     }
 
     /// Writes the flags of a used descriptor.

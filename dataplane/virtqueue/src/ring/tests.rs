@@ -1,5 +1,7 @@
 //! The same guest on both formats, and what it sees is the same.
 
+use std::collections::VecDeque;
+
 use proptest::prelude::*;
 use virtio_bindings::virtio_config::VIRTIO_F_IN_ORDER;
 
@@ -15,11 +17,15 @@ enum Op {
     /// Buffers of these lengths, through a table or not.
     Post(Vec<u32>, bool),
     Take(u16),
+    /// Chains of one piece: so many at most, and so many of them are returned.
+    Singles(u16, u16),
     Untake,
     /// Returns so many of the chains held, from a random place on.
     Complete(u16, usize),
     /// A packet of so many bytes, in so many chains at most.
     Packet(u32, u16),
+    /// Packets of so many bytes, each in a buffer of one piece.
+    Packets(Vec<u32>),
     Publish,
     Kicks(bool),
     /// Returns everything; the ring is stopped, and another started in its place.
@@ -30,9 +36,11 @@ fn ops() -> impl Strategy<Value = Op> {
     prop_oneof![
         6 => (prop::collection::vec(HEADER..STRIDE as u32, 1..5), any::<bool>()).prop_map(|(lens, table)| Op::Post(lens, table)),
         4 => (1..20u16).prop_map(Op::Take),
+        4 => (0..80u16, 0..80u16).prop_map(|(n, done)| Op::Singles(n, done)),
         1 => Just(Op::Untake),
         3 => (1..9u16, any::<usize>()).prop_map(|(n, at)| Op::Complete(n, at)),
         4 => (HEADER..400u32, 0..5u16).prop_map(|(len, chains)| Op::Packet(len, chains)),
+        4 => prop::collection::vec(0..STRIDE as u32, 0..80).prop_map(Op::Packets),
         3 => Just(Op::Publish),
         2 => any::<bool>().prop_map(Op::Kicks),
         1 => Just(Op::Restart),
@@ -48,27 +56,44 @@ struct Side {
     names: Vec<(u16, u32)>,
     posted: u32,
     buffers: u64,
+    /// What was sent and not taken.
+    sent: VecDeque<Vec<u8>>,
+    last_taken: Vec<u8>,
 }
 
 impl Side {
     fn new(format: Format, size: u16, features: u64, index: u16) -> Side {
         let guest = poster(format, size, features);
         let ring = Ring::start(crate::RingConfig { index, ..guest.config() }).unwrap();
-        Side { guest, ring, held: vec![], names: vec![], posted: 0, buffers: 0 }
+        Side {
+            guest,
+            ring,
+            held: vec![],
+            names: vec![],
+            posted: 0,
+            buffers: 0,
+            sent: VecDeque::new(),
+            last_taken: vec![],
+        }
     }
 
     /// Posts a chain of the right direction; its number, if there was room.
     fn post(&mut self, lens: &[u32], table: bool, flags: u16) -> Option<u32> {
-        let mut bufs = Vec::new();
+        let (mut bufs, mut content) = (Vec::new(), Vec::new());
         for len in lens {
             // As many as are ever in flight; one of them lies across the seam.
             self.buffers = (self.buffers + 1) % 160;
             let addr = SEAM - 80 * STRIDE + 50 + STRIDE * self.buffers;
-            self.guest.guest().write(addr, &pattern(addr, *len as usize));
+            let bytes = pattern(addr, *len as usize);
+            self.guest.guest().write(addr, &bytes);
+            content.extend(bytes);
             bufs.push(Buf { addr, len: *len, flags });
         }
         let at = table.then_some(SEAM + 0x8000 + u64::from(self.posted % 64) * 80);
         let id = self.guest.post(&bufs, at)?;
+        if flags == 0 {
+            self.sent.push_back(content);
+        }
         self.posted += 1;
         self.names.push((id, self.posted));
         Some(self.posted)
@@ -82,10 +107,38 @@ impl Side {
             contents.push(vec![0; taken.segments.iter().map(Segment::len).sum()]);
             let content = contents.last_mut().unwrap();
             assert_eq!(Cursor::new(taken.segments).read(content), taken.len as usize);
+            assert_eq!(Some(&*content), self.sent.pop_front().as_ref());
             let token = taken.token;
             self.held.push(token);
+            self.last_taken.clone_from(content);
         }
         contents
+    }
+
+    /// Takes chains of one piece, and returns `done` of them; how many there were.
+    fn singles(&mut self, n: u16, done: u16) -> usize {
+        let ring = self.ring.as_dyn();
+        let segments = ring.take_singles(n).unwrap();
+        let taken = segments.len();
+        assert!(taken <= usize::from(n).min(64));
+        for (segment, sent) in segments.iter().zip(&self.sent) {
+            let mut content = vec![0; segment.len()];
+            assert!(segment.read(0, &mut content));
+            assert_eq!(&content, sent);
+        }
+        ring.return_singles(done);
+        self.sent.drain(..taken.min(done.into()));
+        taken
+    }
+
+    fn packets(&mut self, lens: &[u32], seed: u64) -> usize {
+        let segments = self.ring.as_dyn().reserve_singles(lens).unwrap();
+        assert!(segments.len() <= lens.len().min(64));
+        for (segment, len) in segments.iter().zip(lens) {
+            let packet = pattern(seed, *len as usize);
+            assert!(segment.write(0, &packet));
+        }
+        segments.len()
     }
 
     /// Returns so many chains: with IN_ORDER those held longest, their lengths unseen.
@@ -171,11 +224,20 @@ proptest! {
                     both!(|side| side.post(lens, *table, flags));
                 }
                 Op::Take(n) if !receives => taken = both!(|side| side.take(*n)).len(),
+                // With IN_ORDER, what was taken first is returned first.
+                Op::Singles(n, done) if !receives && (!in_order || split.held.is_empty()) => {
+                    both!(|side| side.singles(*n, *done));
+                }
                 Op::Untake if just_taken => {
                     both!(|side| {
                         side.ring.as_dyn().untake();
                         side.held.pop();
+                        side.sent.push_front(side.last_taken.clone());
                     })
+                }
+                Op::Packets(lens) if receives => {
+                    seed += 1;
+                    both!(|side| side.packets(lens, seed));
                 }
                 Op::Complete(n, at) => both!(|side| side.complete(*n, *at)),
                 Op::Packet(len, chains) if receives => {

@@ -119,7 +119,11 @@ fn queues(queues: &[Queue]) -> String {
             text.push_str(&format!("queue {} was stopped: {violation}\n", queue.index));
         }
         for (reason, times) in &queue.violations {
-            text.push_str(&format!("queue {}: stopped for {reason}, times: {}\n", queue.index, count(*times)));
+            text.push_str(&format!(
+                "queue {}: stopped for {reason}, times: {}\n",
+                queue.index,
+                count(*times)
+            ));
         }
     }
     text

@@ -1,0 +1,352 @@
+//! Rings that move between owners under load: each chain is returned once and in order, each packet arrives
+//! once, and the counters agree.
+//!
+//! A guest in a thread of its own sends as much as it can through nics that return what they are sent. Meanwhile
+//! its rings are stopped, started again where they were, and moved from wire to wire, and so from worker to
+//! worker, at random moments.
+
+mod arrivals;
+mod guest;
+
+use std::sync::LazyLock;
+use std::sync::atomic::AtomicUsize;
+use std::time::Instant;
+
+use dpdk::eal::{Eal, EalArgs, HugepagePolicy};
+use nix::sched::{CpuSet, sched_getaffinity};
+use nix::unistd::Pid;
+use port::counters::{Counter, PairCounters, Shared};
+use port::nic::{Nic, NicOptions};
+use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
+use virtqueue::RingConfig;
+use virtqueue::testing::{F_EVENT_IDX, F_IN_ORDER, F_INDIRECT, F_PACKED, Format};
+
+use super::*;
+use guest::{F_MERGEABLE, Guest, Setup};
+
+/// Feature bit VERSION_1.
+const F_VERSION_1: u64 = 1 << 32;
+/// How long packets may take before they count as lost or stuck: no time that a busy machine would need.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What is done to rings. Those that do not apply are passed over.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    /// The ring is taken back, and given up: GET_VRING_BASE.
+    Stop(u16),
+    /// A stopped ring is started where it was, and given out.
+    Start(u16),
+    /// Both at once, as for another eventfd or another memory table.
+    Restart(u16),
+    /// A pair's rings that are not stopped go to this backend as they are.
+    Switch(u16, usize),
+}
+
+#[derive(Clone, Debug)]
+struct Case {
+    order: u8,
+    features: u64,
+    pairs: u16,
+    nics: usize,
+    /// What is done each time that so many chains have come back.
+    steps: Vec<(u64, Step)>,
+}
+
+fn cases() -> impl Strategy<Value = Case> {
+    let ring = 0..4u16;
+    let step = prop_oneof![
+        4 => ring.clone().prop_map(Step::Restart),
+        2 => ring.clone().prop_map(Step::Stop),
+        6 => ring.prop_map(Step::Start),
+        3 => (0..2u16, 0..3usize).prop_map(|(pair, backend)| Step::Switch(pair, backend)),
+    ];
+    let steps = prop::collection::vec((0..400u64, step), 20..50);
+    let optional = prop::sample::subsequence(vec![F_MERGEABLE, F_EVENT_IDX, F_INDIRECT, F_IN_ORDER], 0..=4);
+    (4..=8u8, optional, 1..=2u16, 1..=2usize, steps).prop_map(|(order, optional, pairs, nics, steps)| Case {
+        order,
+        features: optional.iter().fold(F_VERSION_1, |all, bit| all | bit),
+        pairs,
+        nics,
+        steps,
+    })
+}
+
+/// A guest, its backends, and who has which ring.
+struct Rig {
+    guest: Guest,
+    counters: Vec<GuestCounters>,
+    nics: Vec<Nic>,
+    /// A wire to each nic, and one to nowhere.
+    wires: Vec<Wire>,
+    /// Which of these each pair is on.
+    backends: Vec<usize>,
+    /// Rings that are stopped, with their base.
+    stopped: BTreeMap<u16, RingConfig>,
+}
+
+impl Rig {
+    /// Everything, with all rings running on the first nic.
+    fn set_up(format: Format, case: &Case, workers: &Arc<[Worker]>) -> Rig {
+        let (size, features, pairs) = (1 << case.order, case.features, case.pairs);
+        let paths = case.nics * usize::from(pairs);
+        let guest = Guest::start(Setup { format, size, features, pairs, paths });
+        let counters: Vec<_> = (0..pairs).map(|_| GuestCounters::default()).collect();
+        let (nics, queues): (Vec<Nic>, Vec<_>) = (0..case.nics).map(|_| open_loop(pairs)).unzip();
+        let queues = queues.into_iter().chain([Vec::new()]);
+        let wires = queues.map(|nics| Wire::new("vm", counters.clone(), workers.clone(), nics)).collect();
+        let stopped = guest.configs.iter().map(|config| (config.index, config.clone())).collect();
+        let mut rig = Rig { guest, counters, nics, wires, backends: vec![0; pairs.into()], stopped };
+        (0..2 * pairs).for_each(|ring| rig.start(ring));
+        rig
+    }
+
+    fn take(&mut self, ring: u16) -> Option<Ring> {
+        let backend = *self.backends.get(usize::from(ring / 2))?;
+        self.wires[backend].take_back(ring)
+    }
+
+    fn stop(&mut self, ring: u16) {
+        if let Some(ring) = self.take(ring) {
+            self.stopped.insert(ring.index(), RingConfig { base: ring.base(), ..ring.config().clone() });
+        }
+    }
+
+    fn start(&mut self, ring: u16) {
+        if let Some(config) = self.stopped.remove(&ring) {
+            let backend = self.backends[usize::from(ring / 2)];
+            self.wires[backend].give_out(Ring::start(config).unwrap());
+        }
+    }
+
+    fn switch(&mut self, pair: u16, backend: usize) {
+        let rings = [self.take(2 * pair), self.take(2 * pair + 1)];
+        if let Some(at) = self.backends.get_mut(usize::from(pair)) {
+            *at = backend % self.wires.len();
+            let wire = &mut self.wires[*at];
+            rings.into_iter().flatten().for_each(|ring| wire.give_out(ring));
+        }
+    }
+
+    fn apply(&mut self, step: Step) {
+        match step {
+            Step::Stop(ring) => self.stop(ring),
+            Step::Start(ring) => self.start(ring),
+            Step::Restart(ring) => {
+                self.stop(ring);
+                self.start(ring);
+            }
+            Step::Switch(pair, backend) => self.switch(pair, backend),
+        }
+    }
+
+    /// Lets so many chains come back. As long as a pair is polled they do, for the guest sends and receives all
+    /// the time, and its nics return what they get.
+    fn let_move(&self, chains: u64) {
+        let moved = || self.guest.signals.moved.load(Ordering::Relaxed);
+        let (until, started) = (moved() + chains, Instant::now());
+        let polled = |wire: &Wire| wire.lanes.iter().any(|lane| !lane.pairs.is_empty());
+        while moved() < until && self.wires.iter().any(polled) && !self.is_over() {
+            assert!(started.elapsed() < PATIENCE, "nothing moves any more: {:?}", self.sums());
+            std::thread::sleep(Duration::from_micros(100));
+        }
+    }
+
+    /// While no worker has anything of this guest, nothing is on its way but what is held.
+    fn check_if_still(&self) {
+        if self.wires.iter().all(|wire| wire.lanes.is_empty()) {
+            let (guest, nics) = self.sums();
+            guest.check_balance(&nics);
+            nics.check_balance(&guest);
+        }
+    }
+
+    fn sums(&self) -> (Sums, Sums) {
+        let nics = self.nics.iter().flat_map(|nic| &nic.counters);
+        (Sums::of(self.counters.iter().map(|counters| &counters.pair)), Sums::of(nics))
+    }
+
+    fn is_broken(&self) -> bool {
+        let rings = self.counters.iter().flat_map(|pair| [&pair.to, &pair.from]);
+        rings.into_iter().any(|ring| ring.violation.lock().unwrap().is_some())
+    }
+
+    /// Whether the guest has all, or something went wrong.
+    fn is_over(&self) -> bool {
+        self.guest.is_finished() || self.is_broken()
+    }
+
+    /// Starts what is stopped, and lets one nic after the other return what it has, until the guest has it all.
+    fn drain(&mut self) {
+        self.guest.signals.stop_sending.store(true, Ordering::Relaxed);
+        let (started, pairs) = (Instant::now(), self.backends.len() as u16);
+        for turn in 0.. {
+            (0..2 * pairs).for_each(|ring| self.start(ring));
+            (0..pairs).for_each(|pair| self.switch(pair, turn % self.nics.len()));
+            for _ in 0..20 {
+                if self.is_over() || started.elapsed() > PATIENCE {
+                    return;
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+    }
+
+    /// Ends it all. What the guest has seen must be what the datapath has counted.
+    fn finish(mut self) -> Result<(), String> {
+        self.drain();
+        self.wires.iter_mut().for_each(Wire::remove);
+        let tally = self.guest.join()?;
+        if self.is_broken() {
+            return Err("a ring was stopped".to_owned());
+        }
+        self.check_if_still();
+        let (guest, nics) = self.sums();
+        for port in [guest, nics] {
+            assert_eq!((port.rx, port.tx, port.drops), (tally.frames, tally.frames, 0));
+        }
+        let rings = self.counters.iter().flat_map(|pair| [&pair.to, &pair.from]);
+        assert_eq!(rings.map(|ring| ring.used.get()).collect::<Vec<_>>(), tally.chains);
+        Ok(())
+    }
+}
+
+/// (packets, bytes)
+type Count = (u64, u64);
+
+/// What all pairs of a port have counted.
+#[derive(Debug, Default)]
+struct Sums {
+    rx: Count,
+    tx: Count,
+    rx_held: u64,
+    tx_held: u64,
+    drops: u64,
+}
+
+impl Sums {
+    fn of<'a>(pairs: impl Iterator<Item = &'a Shared<PairCounters>>) -> Sums {
+        pairs.fold(Sums::default(), |sums, pair| Sums {
+            rx: (sums.rx.0 + pair.rx.packets.get(), sums.rx.1 + pair.rx.bytes.get()),
+            tx: (sums.tx.0 + pair.tx.packets.get(), sums.tx.1 + pair.tx.bytes.get()),
+            rx_held: sums.rx_held + pair.rx_held.get(),
+            tx_held: sums.tx_held + pair.tx_held.get(),
+            drops: sums.drops + pair.drops.iter().map(Counter::get).sum::<u64>(),
+        })
+    }
+
+    /// What came in here went out over there, is held, or was dropped.
+    fn check_balance(&self, other: &Sums) {
+        let held = self.rx_held + other.tx_held;
+        assert_eq!(self.rx.0, other.tx.0 + held + self.drops, "{self:?} and {other:?}");
+    }
+}
+
+/// A nic that returns what it is sent.
+fn open_loop(queues: u16) -> (Nic, Vec<NicPair>) {
+    static OPENED: AtomicUsize = AtomicUsize::new(0);
+    let name = format!("net_ring{}", OPENED.fetch_add(1, Ordering::Relaxed));
+    Nic::open(&NicOptions { name: &name, device: &name, queues, mtu: None, promiscuous: true }).unwrap()
+}
+
+/// So many workers, from the last core on that this process may use.
+fn workers(count: usize) -> Arc<[Worker]> {
+    // Once in a process: under `cargo test`, all tests share it.
+    static EAL: LazyLock<Eal> = LazyLock::new(|| {
+        let args = EalArgs { hugepages: HugepagePolicy::Never, ..EalArgs::default() };
+        Eal::init(&args).unwrap()
+    });
+    LazyLock::force(&EAL);
+    let allowed = sched_getaffinity(Pid::from_raw(0)).unwrap();
+    let cores: Vec<usize> =
+        (0..CpuSet::count()).rev().filter(|core| allowed.is_set(*core).unwrap()).collect();
+    cores.iter().cycle().take(count).map(|core| Worker::start(*core).unwrap()).collect()
+}
+
+/// Random moves, on one worker and on two.
+fn nothing_is_lost_or_doubled(format: Format) {
+    for count in 1..=2 {
+        let workers = workers(count);
+        // A case does not fail each time, nor a smaller one at all: there is no use in shrinking it.
+        let config = ProptestConfig {
+            cases: 16,
+            max_shrink_iters: 0,
+            failure_persistence: None,
+            ..Default::default()
+        };
+        let outcome = TestRunner::new(config).run(&cases(), |case| {
+            let mut rig = Rig::set_up(format, &case, &workers);
+            for (chains, step) in case.steps {
+                rig.let_move(chains);
+                rig.apply(step);
+                rig.check_if_still();
+            }
+            rig.finish().map_err(TestCaseError::fail)
+        });
+        outcome.unwrap_or_else(|error| panic!("{count} workers: {error}"));
+    }
+}
+
+#[test]
+fn split_rings_that_move_lose_and_double_nothing() {
+    nothing_is_lost_or_doubled(Format::Split);
+}
+
+#[test]
+fn packed_rings_that_move_lose_and_double_nothing() {
+    nothing_is_lost_or_doubled(Format::Packed);
+}
+
+/// Two queues of a nic with one ring behind them: a packet that waits for more buffers must not be forgotten
+/// while the other queue is looked after.
+#[test]
+fn one_ring_takes_what_two_queues_receive() {
+    let workers = workers(1);
+    for format in [Format::Split, Format::Packed] {
+        let case =
+            Case { order: 4, features: F_VERSION_1 | F_MERGEABLE, pairs: 2, nics: 1, steps: Vec::new() };
+        let mut rig = Rig::set_up(format, &case, &workers);
+        rig.stop(2);
+        rig.let_move(10_000);
+        rig.finish().unwrap();
+    }
+}
+
+/// Where a ring would go on if the chain that is next were left out.
+fn one_further(config: &RingConfig) -> u32 {
+    let last = config.base & 0x7fff == u32::from(config.size) - 1;
+    match config.features & F_PACKED {
+        0 => (config.base + 1) & 0xffff,
+        // Slot 0 of the next lap.
+        _ if last => (config.base & 0xffff_8000) ^ 0x8000,
+        _ => config.base + 1,
+    }
+}
+
+/// Where a split ring would go on if the chain taken last were taken again.
+fn one_back(config: &RingConfig) -> u32 {
+    config.base.wrapping_sub(1) & 0xffff
+}
+
+/// Starts a ring where `base` says, and returns what was wrong then.
+fn started_wrongly(format: Format, ring: u16, base: fn(&RingConfig) -> u32) -> String {
+    let case = Case { order: 6, features: F_VERSION_1, pairs: 1, nics: 1, steps: Vec::new() };
+    let mut rig = Rig::set_up(format, &case, &workers(1));
+    rig.let_move(500);
+    rig.stop(ring);
+    let config = rig.stopped.get_mut(&ring).unwrap();
+    config.base = base(config);
+    rig.start(ring);
+    rig.let_move(500);
+    rig.finish().unwrap_err()
+}
+
+/// The control of these tests: they notice a move that is one chain off.
+#[test]
+fn a_ring_that_goes_on_at_the_wrong_chain_is_noticed() {
+    for ring in 0..2 {
+        println!("split {ring}, one further: {}", started_wrongly(Format::Split, ring, one_further));
+        println!("split {ring}, one back: {}", started_wrongly(Format::Split, ring, one_back));
+        println!("packed {ring}, one further: {}", started_wrongly(Format::Packed, ring, one_further));
+    }
+}
