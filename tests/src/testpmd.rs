@@ -10,7 +10,7 @@ use crate::child::Child;
 use crate::{cores, wait};
 
 /// Seconds within which it starts, and answers.
-const ANSWER: u64 = 20;
+const ANSWER: u64 = 60;
 
 /// What to start.
 #[derive(Clone, Debug)]
@@ -29,6 +29,8 @@ pub struct Setup {
     pub max_frame: usize,
     /// Port 0 may put a frame into several mbufs.
     pub scatter: bool,
+    /// More arguments of EAL.
+    pub eal: Vec<String>,
     /// More arguments of testpmd itself.
     pub more: Vec<String>,
 }
@@ -45,6 +47,7 @@ impl Setup {
             mbuf_size: 2176,
             max_frame: 1518,
             scatter: false,
+            eal: Vec::new(),
             more: Vec::new(),
         }
     }
@@ -102,7 +105,7 @@ impl Testpmd {
         let mut command = Command::new("stdbuf");
         command.args(["-oL", "dpdk-testpmd", "--no-huge", "--no-pci", "--no-telemetry"]);
         command.args(["--lcores", &format!("0@{core},1@{core}"), "-m", &setup.memory.to_string()]);
-        command.args(["--file-prefix", &prefix]);
+        command.args(["--file-prefix", &prefix]).args(&setup.eal);
         // DPDK leaves a megabyte of run-time files behind for each prefix: they go with the test's directory.
         command.env("RUNTIME_DIRECTORY", log.parent().expect("a directory"));
         setup.vdevs.iter().for_each(|vdev| {

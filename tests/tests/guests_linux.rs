@@ -5,24 +5,24 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use tests::daemon::{self, assert_balanced};
+use tests::daemon::{self, Daemon, assert_balanced};
 use tests::namespace::Namespace;
 use tests::scene::Scene;
 
 const OURS: &str = "10.79.0.1";
-const GUEST: &str = "10.79.0.2";
+const THEIRS: &str = "10.79.0.2";
 
 /// Run in the guest: its marks are the lines the test reads.
 const SCRIPT: &str = r#"
-ip addr add GUEST/24 dev eth0
+ip addr add THEIRS/24 dev eth0
 ip link set eth0 up
 mark "queues $(ls -d /sys/class/net/eth0/queues/rx-* | wc -l)"
 ping -c 10 -i 0.2 -W 2 OURS >/run/out || { cat /run/out; exit 10; }
 mark "ping $(grep -c 'bytes from' /run/out)"
 rate() { awk '/receiver/ { print $(NF-2) * ($(NF-1) ~ /^G/ ? 1000 : $(NF-1) ~ /^K/ ? 0.001 : 1) }' /run/out; }
-iperf3 -c OURS -t 3 -P STREAMS >/run/out 2>&1 || { cat /run/out; exit 11; }
+iperf3 -c OURS -t SECONDS -P STREAMS >/run/out 2>&1 || { cat /run/out; exit 11; }
 mark "out $(rate | tail -n 1)"
-iperf3 -c OURS -t 3 -P STREAMS -R >/run/out 2>&1 || { cat /run/out; exit 12; }
+iperf3 -c OURS -t SECONDS -P STREAMS -R >/run/out 2>&1 || { cat /run/out; exit 12; }
 mark "in $(rate | tail -n 1)"
 "#;
 
@@ -47,11 +47,35 @@ fn skipped() -> bool {
     why.is_some()
 }
 
-/// One guest: `options` of its device, e.g. `mrg_rxbuf=off`.
-fn guest(queues: usize, mergeable: bool, options: &str) {
+/// A guest's device, and for how many seconds TCP streams each way.
+#[derive(Clone, Copy)]
+struct Guest {
+    queues: usize,
+    mergeable: bool,
+    packed: bool,
+    event_idx: bool,
+    indirect: bool,
+    /// A driver from before virtio 1.0, whose header has 10 bytes.
+    legacy: bool,
+    seconds: u32,
+}
+
+const USUAL: Guest = Guest {
+    queues: 1,
+    mergeable: true,
+    packed: false,
+    event_idx: true,
+    indirect: true,
+    legacy: false,
+    seconds: 3,
+};
+
+/// One guest, from its boot to its end.
+fn run(guest: Guest) {
     if skipped() {
         return;
     }
+    let queues = guest.queues;
     let namespace = Namespace::new(&format!("{OURS}/24"));
     let mut scene = Scene::new();
     let near = &namespace.near;
@@ -64,116 +88,151 @@ fn guest(queues: usize, mergeable: bool, options: &str) {
     let seen = scene.path("seen.txt");
     let listen = format!("exec timeout 100 tcpdump -l -n -i {} icmp >{}", namespace.far, seen.display());
     let _tcpdump = namespace.spawn(&["sh", "-c", &listen]);
-    let script = scene.path("script");
-    // Of so many, each queue gets some.
-    let streams = if queues > 1 { 8 * queues } else { 1 };
-    let text = SCRIPT.replace("GUEST", GUEST).replace("OURS", OURS).replace("STREAMS", &streams.to_string());
-    std::fs::write(&script, text).expect("a script");
 
-    let console = scene.path("console");
-    let mut command = Command::new(rig("run-guest"));
-    command.arg("--socket").arg(scene.socket("vm1")).arg("--script").arg(&script);
-    command.arg("--console").arg(&console).args(["--timeout", "90", "--queues", &queues.to_string()]);
-    command.args(["--mrg", if mergeable { "on" } else { "off" }]);
-    if !options.is_empty() {
-        command.args(["--extra-device-opts", options]);
-    }
-    let output = command.output().expect("bash");
-    let said =
-        std::fs::read(&console).map(|text| String::from_utf8_lossy(&text).into_owned()).unwrap_or_default();
-    let rig_said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{:?}: {rig_said}\n{said}\n{}", output.status, daemon.summary());
-    let mark = |name: &str| -> f64 {
-        let marks = said.lines().filter_map(|line| line.trim().strip_prefix("RW-GUEST: "));
-        let value = marks.filter_map(|mark| mark.split_once(' ')).find(|(key, _)| *key == name);
-        value.and_then(|(_, value)| value.parse().ok()).unwrap_or_else(|| panic!("no mark {name} in {said}"))
-    };
-    println!(
-        "queues {queues} mergeable {mergeable} {options}: ping {} of 10, TCP out {} Mb/s, in {} Mb/s; {}",
-        mark("ping"),
-        mark("out"),
-        mark("in"),
-        daemon.summary()
-    );
-    assert_eq!(mark("queues") as usize, queues);
-    assert_eq!(mark("ping"), 10.0);
-    assert!(mark("out") > 1.0 && mark("in") > 1.0);
-
+    let said = guest.boot(&scene, &daemon);
+    let [ping, out, back] = ["ping", "out", "in"].map(|name| mark(&said, name));
     daemon.wait_connected("vm1", false);
-    assert_balanced(&daemon, "vm1", "wire0");
-    let vm1 = daemon.port("vm1");
-    for queue in &daemon::guest(&vm1).queues {
-        assert!(queue.used > 0, "no traffic through {queue:?}");
-    }
     // The API forgets what a frontend negotiated when it goes.
     let log = daemon.child.log();
-    let negotiated = log.lines().find(|line| line.contains("negotiated ")).expect("what was negotiated");
-    let has = |feature| negotiated.contains(feature);
-    println!("{negotiated}");
-    assert_eq!(has("VIRTIO_NET_F_MRG_RXBUF"), mergeable);
-    assert_eq!(has("VIRTIO_F_RING_PACKED"), options.contains("packed=on"));
-    assert_eq!(has("VIRTIO_NET_F_MQ"), queues > 1);
-    assert_eq!(has("VIRTIO_RING_F_INDIRECT_DESC"), !options.contains("indirect_desc=off"));
-    assert_eq!(has("VIRTIO_RING_F_EVENT_IDX"), !options.contains("event_idx=off"));
-    assert_eq!(has("VIRTIO_F_VERSION_1"), !options.contains("disable-modern=on"));
-    let dump = std::fs::read_to_string(&seen).expect("tcpdump's lines");
-    for kind in ["echo request", "echo reply"] {
-        let count = dump.lines().filter(|line| line.contains(kind)).count();
-        assert!(count >= 10, "tcpdump saw {count} times {kind}: {dump}");
-    }
-    // What the kernel's packet sockets lost on the way is not ringwired's, and none of it is the guest's.
-    assert_eq!(namespace.count("rx_packets"), daemon.port("wire0").tx_packets);
-    assert_eq!(vm1.rx_packets, daemon.port("wire0").tx_packets);
+    let negotiated = log.lines().find_map(|line| line.split_once("negotiated ")).expect("negotiation").1;
+    let vm1 = daemon.port("vm1");
+    println!(
+        "queues={queues},mrg_rxbuf={},{}: ping {ping} of 10, TCP out {out} Mb/s, in {back} Mb/s; \
+         frames out {}, in {}; negotiated {negotiated}",
+        on(guest.mergeable),
+        guest.options(),
+        vm1.rx_packets,
+        vm1.tx_packets
+    );
+    assert_eq!((mark(&said, "queues") as usize, ping), (queues, 10.0));
+    assert!(out > 1.0 && back > 1.0);
+    guest.assert_negotiated(negotiated);
+    assert_pings_seen(&seen);
+    assert_counters(&daemon, &namespace);
     assert!(daemon.stop(Duration::from_secs(5)).success());
     let complaints = daemon.complaints();
     assert!(complaints.iter().all(|line| line.contains(" WARN ") && line.contains("vm1")), "{complaints:?}");
 }
 
-#[test]
-fn linux_guest_mergeable_1() {
-    guest(1, true, "");
+impl Guest {
+    /// Boots it, runs the script in it until it is off, and gives what it said.
+    fn boot(self, scene: &Scene, daemon: &Daemon) -> String {
+        let (script, console) = (scene.path("script"), scene.path("console"));
+        // Of so many, each queue gets some.
+        let streams = if self.queues > 1 { 8 * self.queues } else { 1 };
+        let text = SCRIPT.replace("THEIRS", THEIRS).replace("OURS", OURS);
+        let text =
+            text.replace("STREAMS", &streams.to_string()).replace("SECONDS", &self.seconds.to_string());
+        std::fs::write(&script, text).expect("a script");
+        let mut command = Command::new(rig("run-guest"));
+        command.arg("--socket").arg(scene.socket("vm1")).arg("--script").arg(&script);
+        command.arg("--console").arg(&console).args(["--timeout", "90"]);
+        command.args(["--queues", &self.queues.to_string(), "--mrg", on(self.mergeable)]);
+        let output = command.args(["--extra-device-opts", &self.options()]).output().expect("bash");
+        let said = std::fs::read(&console).unwrap_or_default();
+        let said = String::from_utf8_lossy(&said).into_owned();
+        let rig_said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{:?}: {rig_said}\n{said}\n{}", output.status, daemon.summary());
+        said
+    }
+
+    /// What is said of its device to QEMU.
+    fn options(self) -> String {
+        let [packed, event_idx, indirect] = [self.packed, self.event_idx, self.indirect].map(on);
+        let options = format!("packed={packed},event_idx={event_idx},indirect_desc={indirect}");
+        if self.legacy { options + ",disable-modern=on,disable-legacy=off" } else { options }
+    }
+
+    fn assert_negotiated(self, features: &str) {
+        let has = |feature| features.contains(feature);
+        assert_eq!(has("VIRTIO_NET_F_MRG_RXBUF"), self.mergeable);
+        assert_eq!(has("VIRTIO_F_RING_PACKED"), self.packed);
+        assert_eq!(has("VIRTIO_NET_F_MQ"), self.queues > 1);
+        assert_eq!(has("VIRTIO_RING_F_INDIRECT_DESC"), self.indirect);
+        assert_eq!(has("VIRTIO_RING_F_EVENT_IDX"), self.event_idx);
+        assert_eq!(has("VIRTIO_F_VERSION_1"), !self.legacy);
+    }
+}
+
+fn on(flag: bool) -> &'static str {
+    if flag { "on" } else { "off" }
+}
+
+/// The number that the guest's script gave under `name`.
+fn mark(said: &str, name: &str) -> f64 {
+    let marks = said.lines().filter_map(|line| line.trim().strip_prefix("RW-GUEST: "));
+    let value = marks.filter_map(|mark| mark.split_once(' ')).find(|(key, _)| *key == name);
+    value.and_then(|(_, value)| value.parse().ok()).unwrap_or_else(|| panic!("no mark {name} in {said}"))
+}
+
+fn assert_pings_seen(dump: &Path) {
+    let dump = std::fs::read_to_string(dump).expect("tcpdump's lines");
+    for kind in ["echo request", "echo reply"] {
+        let count = dump.lines().filter(|line| line.contains(kind)).count();
+        assert!(count >= 10, "tcpdump saw {count} times {kind}: {dump}");
+    }
+}
+
+fn assert_counters(daemon: &Daemon, namespace: &Namespace) {
+    assert_balanced(daemon, "vm1", "wire0");
+    let (vm1, wire0) = (daemon.port("vm1"), daemon.port("wire0"));
+    for queue in &daemon::guest(&vm1).queues {
+        assert!(queue.used > 0, "no traffic through {queue:?}");
+    }
+    // What the kernel's packet sockets lost on the way is not ringwired's, and none of it is the guest's.
+    assert_eq!(namespace.count("rx_packets"), wire0.tx_packets);
+    assert_eq!(vm1.rx_packets, wire0.tx_packets);
+}
+
+/// Every ring a Linux driver can have, with a moment of TCP.
+macro_rules! rings {
+    ($($name:ident: $packed:literal $event_idx:literal $indirect:literal;)*) => {
+        $(#[test]
+        fn $name() {
+            run(Guest { packed: $packed, event_idx: $event_idx, indirect: $indirect, seconds: 1, ..USUAL });
+        })*
+    };
+}
+
+rings! {
+    linux_guest_split_event_idx_indirect: false true true;
+    linux_guest_split_event_idx: false true false;
+    linux_guest_split_indirect: false false true;
+    linux_guest_split_plain: false false false;
+    linux_guest_packed_event_idx_indirect: true true true;
+    linux_guest_packed_event_idx: true true false;
+    linux_guest_packed_indirect: true false true;
+    linux_guest_packed_plain: true false false;
 }
 
 #[test]
 fn linux_guest_mergeable_2() {
-    guest(2, true, "");
+    run(Guest { queues: 2, ..USUAL });
 }
 
 #[test]
 fn linux_guest_single_1() {
-    guest(1, false, "");
+    run(Guest { mergeable: false, ..USUAL });
 }
 
 #[test]
 fn linux_guest_single_2() {
-    guest(2, false, "");
-}
-
-/// Neither indirect descriptors nor event indexes: chains, and flags.
-#[test]
-fn linux_guest_plain_ring() {
-    guest(1, false, "indirect_desc=off,event_idx=off");
+    run(Guest { mergeable: false, queues: 2, ..USUAL });
 }
 
 #[test]
 fn linux_guest_packed_mergeable_2() {
-    guest(2, true, "packed=on");
+    run(Guest { packed: true, queues: 2, ..USUAL });
 }
 
 #[test]
 fn linux_guest_packed_single_1() {
-    guest(1, false, "packed=on,event_idx=off");
+    run(Guest { packed: true, mergeable: false, ..USUAL });
 }
 
-#[test]
-fn linux_guest_packed_plain_ring() {
-    guest(1, true, "packed=on,indirect_desc=off,event_idx=off");
-}
-
-/// A driver from before virtio 1.0, whose header has 10 bytes.
 #[test]
 fn linux_guest_legacy() {
-    guest(1, false, "disable-modern=on,disable-legacy=off");
+    run(Guest { mergeable: false, legacy: true, ..USUAL });
 }
 
 #[test]
