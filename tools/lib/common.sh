@@ -141,6 +141,7 @@ tick_every() {
     RW_GUEST_PACKAGES=(qemu-system-x86 busybox-static cpio kmod lz4 zstd xz-utils iperf3 ethtool tcpdump)
     RW_NET_PACKAGES=(iproute2 iputils-ping ethtool iperf3 jq)
     RW_TESTPMD_PACKAGES=(dpdk-dev)
+    RW_COUNT_PACKAGES=(valgrind)
 }
 
 have_package() { [[ $(dpkg-query -W -f '${db:Status-Abbrev}' "$1" 2>/dev/null) == ii* ]]; }

@@ -147,6 +147,9 @@ pub struct TrafficArgs {
     /// Fill in and verify UDP checksums: every byte of every frame is checked
     #[arg(long)]
     pub checksum: bool,
+    /// Count received frames, and look at none: for those that a NIC makes up, or any other sender's
+    #[arg(long, conflicts_with = "checksum")]
+    pub count_only: bool,
     /// Source MAC of the port (the peer's is one higher)
     #[arg(long, value_name = "MAC", value_parser = parse::mac, default_value = "02:72:77:00:00:01")]
     pub src_mac: [u8; 6],
@@ -189,6 +192,9 @@ pub struct Run {
     /// Stop after this many packets of each sending port (or received, if none sends)
     #[arg(long, value_name = "N")]
     pub count: Option<u64>,
+    /// Send and receive for this time first, and forget about it
+    #[arg(long, value_name = "S", default_value_t = 0.0)]
+    pub warm_up: f64,
     /// Exit with 1 if anything was lost, duplicated or damaged
     #[arg(long)]
     pub check: bool,

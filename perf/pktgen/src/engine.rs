@@ -17,6 +17,15 @@ pub struct Role {
     pub rx: bool,
     /// Sends back what it receives.
     pub echo: bool,
+    /// Receives, and counts, without looking at what.
+    pub count: bool,
+}
+
+impl Role {
+    /// Whether it wants frames, for whatever use.
+    pub fn receives(self) -> bool {
+        self.rx || self.echo || self.count
+    }
 }
 
 /// A port with its part in a trial.
@@ -278,6 +287,10 @@ fn receive(station: &mut Station, burst: u32, now: u64) -> u32 {
     if station.role.rx {
         for queue in &mut station.port.rx {
             taken += queue.receive(burst, now, &mut station.tracker);
+        }
+    } else if station.role.count {
+        for queue in &mut station.port.rx {
+            taken += queue.count(burst);
         }
     } else if station.role.echo {
         let Port { rx, tx, .. } = &mut station.port;

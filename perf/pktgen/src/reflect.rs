@@ -8,8 +8,8 @@ use crate::args::{Fill, Reflect};
 use crate::memory::Shared;
 use crate::progress::Live;
 use crate::proto::{
-    AddressMessage, Channel, ChannelError, Meeting, Message, StateMessage, features, protocol, request,
-    to_regions,
+    AddressMessage, Channel, ChannelError, Listener, Meeting, Message, StateMessage, features, protocol,
+    request, to_regions,
 };
 use crate::ring::device::{Chain, DeviceRing, DeviceSetup, Memory, Segment};
 
@@ -42,9 +42,15 @@ pub struct Backend<'a> {
 /// Serves frontends, one after the other.
 pub fn reflect(args: &Reflect, live: &Live) -> Result<(), ChannelError> {
     let patience = Some(std::time::Duration::from_millis(500));
-    let meeting = Meeting { path: args.socket.clone(), listen: !args.client, patience };
+    let meeting = Meeting { path: args.socket.clone(), listen: false, patience };
+    // One socket for all frontends: one that connects between two of them must find it.
+    let listener = if args.client { None } else { Some(Listener::bind(&args.socket)?) };
     while !live.stopped() {
-        let mut channel = match Channel::meet(&meeting) {
+        let met = match &listener {
+            Some(listener) => listener.accept(patience),
+            None => Channel::meet(&meeting),
+        };
+        let mut channel = match met {
             Ok(channel) => channel,
             Err(ChannelError::Nobody(..) | ChannelError::Connect(..)) => continue,
             Err(e) => return Err(e),

@@ -110,6 +110,9 @@ pub fn run(args: &Run) -> Result<u8, Failure> {
         (Some(seconds), _) if seconds > 0.0 && seconds < 1e7 => Some(seconds),
         (Some(seconds), _) => return Err(usage(format!("--seconds {seconds}: from 0 to 10000000"))),
     };
+    if !(0.0..1e7).contains(&args.warm_up) {
+        return Err(usage(format!("--warm-up {}: from 0 to 10000000", args.warm_up)));
+    }
     let plan = Plan {
         rate: args.rate.packets(mean),
         seconds,
@@ -120,7 +123,12 @@ pub fn run(args: &Run) -> Result<u8, Failure> {
     let live = live()?;
     let stations = setup::stations(&args.device, &args.traffic, args.mode, args.peer_mode)?;
     let mut bench = Bench::ready(stations, live, args.device.core, &args.output, args.device.wait)?;
-    let (trial, _) = bench.trial(&plan, first_epoch());
+    let mut epoch = first_epoch();
+    if args.warm_up > 0.0 {
+        bench.trial(&Plan { seconds: Some(args.warm_up), count: None, ..plan }, epoch);
+        epoch = epoch % 250 + 1;
+    }
+    let (trial, _) = bench.trial(&plan, epoch);
     let clean = trial.ports.iter().all(report::PortReport::clean);
     print(&args.output, &trial, std::slice::from_ref(&trial), &text(&trial.ports));
     let status = bench.finish();
@@ -132,6 +140,9 @@ pub fn rfc2544(args: &Search) -> Result<u8, Failure> {
     let mean = setup::mean(&setup::sizes(&args.traffic)?);
     if args.mode == Mode::Echo || (args.mode != Mode::Both && args.device.peer.is_none()) {
         return Err(usage("rfc2544 needs packets that come back: --mode both, or --peer".into()));
+    }
+    if args.traffic.count_only {
+        return Err(usage("rfc2544 must look at what it receives: no --count-only".into()));
     }
     if !(args.trial > 0.0 && args.trial < 1e6) {
         return Err(usage(format!("--trial {}: seconds, above 0", args.trial)));

@@ -37,11 +37,13 @@ pub fn mean(sizes: &[usize]) -> f64 {
     sizes.iter().sum::<usize>() as f64 / sizes.len() as f64
 }
 
-fn role(mode: Mode) -> Role {
+fn role(mode: Mode, count: bool) -> Role {
+    let receives = matches!(mode, Mode::Rx | Mode::Both);
     Role {
         tx: matches!(mode, Mode::Tx | Mode::Both),
-        rx: matches!(mode, Mode::Rx | Mode::Both),
+        rx: receives && !count,
         echo: mode == Mode::Echo,
+        count: receives && count,
     }
 }
 
@@ -131,19 +133,21 @@ pub fn stations(
     let peer_mode = peer_mode.unwrap_or(mirrored(mode));
     let mut plans = vec![("port", &args.socket, mode)];
     plans.extend(args.peer.as_ref().map(|path| ("peer", path, peer_mode)));
-    let roles: Vec<Role> = plans.iter().map(|(_, _, mode)| role(*mode)).collect();
+    let roles: Vec<Role> = plans.iter().map(|(_, _, mode)| role(*mode, traffic_args.count_only)).collect();
     let mut stations = Vec::new();
     for (at, (name, path, _)) in plans.iter().enumerate() {
         let role = roles[at];
         let traffic = traffic(traffic_args, &sizes, args.queues, at == 1)?;
         let room = if role.echo { longest.max(ECHO) } else { longest };
-        let port = Port::open(&meeting(path), &Device { room, ..device.clone() }, role.rx || role.echo)
-            .map_err(|e| match e {
-                PortError::Memory(e) => usage(e.to_string()),
-                PortError::Channel(e @ (ChannelError::Connect(..) | ChannelError::Nobody(..))) => {
-                    Failure::Connect(e.to_string())
+        let port =
+            Port::open(&meeting(path), &Device { room, ..device.clone() }, role.receives()).map_err(|e| {
+                match e {
+                    PortError::Memory(e) => usage(e.to_string()),
+                    PortError::Channel(e @ (ChannelError::Connect(..) | ChannelError::Nobody(..))) => {
+                        Failure::Connect(e.to_string())
+                    }
+                    e => Failure::Connect(format!("{}: {e}", path.display())),
                 }
-                e => Failure::Connect(format!("{}: {e}", path.display())),
             })?;
         // What the other port sends, if it does; else what this one does itself, and gets back.
         let other = (roles.len() == 2 && roles[1 - at].tx).then_some(1 - at);

@@ -27,6 +27,8 @@ pub struct Sink {
     mergeable: bool,
     checksum: bool,
     partial: Option<Partial>,
+    /// Counting: buffers of the current frame that are still to come.
+    further: u16,
     /// Frames received since the last arming, of whatever kind.
     pub frames: u64,
     /// Echo: frames that were longer than what can be sent.
@@ -37,7 +39,7 @@ impl Sink {
     /// A queue whose buffers are offered by [`Sink::open`].
     pub fn new(mut ring: Ring, pool: Pool, kick: Kick, mergeable: bool, checksum: bool) -> Sink {
         ring.fill(|slot| pool.describe(slot, pool.room(), WRITE));
-        Sink { ring, pool, kick, mergeable, checksum, partial: None, frames: 0, too_long: 0 }
+        Sink { ring, pool, kick, mergeable, checksum, partial: None, further: 0, frames: 0, too_long: 0 }
     }
 
     /// Offers all buffers.
@@ -61,6 +63,29 @@ impl Sink {
         if taken > 0 {
             self.frames += u64::from(taken - further);
             tracker.usual(u64::from(taken - count), bytes);
+            self.again(taken);
+        }
+        taken
+    }
+
+    /// Receives up to `max` buffers, and counts frames without looking at them. How many buffers.
+    pub fn count(&mut self, max: u32) -> u32 {
+        let Sink { ring, pool, mergeable, further, .. } = self;
+        let mut frames = 0;
+        let taken = if *mergeable {
+            ring.take(max, |slot: Slot, _: u32| {
+                if *further == 0 {
+                    frames += 1;
+                    *further = pool.buffers(slot).max(1);
+                }
+                *further -= 1;
+            })
+        } else {
+            frames = ring.take(max, |_: Slot, _: u32| {});
+            frames
+        };
+        if taken > 0 {
+            self.frames += u64::from(frames);
             self.again(taken);
         }
         taken

@@ -125,6 +125,30 @@ fn all_kinds_of_traffic_are_exact() {
 }
 
 #[test]
+fn frames_that_are_nobodys_are_counted() {
+    let _alone = alone();
+    let directory = tempfile::tempdir().expect("a directory");
+    let socket = socket(&directory, "s");
+    let path = socket.to_str().expect("text");
+    for (fill, mode) in [("blank", "rx"), ("copy", "both")] {
+        let _backend = background(Command::new(PROGRAM).args(["reflect", "--rx", fill, "--socket", path]));
+        for (packed, mergeable) in [("on", "on"), ("on", "off"), ("off", "on"), ("off", "off")] {
+            let mut arguments = vec!["run", "--socket", path, "--count-only", "--mode", mode, "--json"];
+            arguments.extend(["--packed", packed, "--mergeable", mergeable, "--warm-up", "0.02"]);
+            arguments.extend(["--size", "3000", "--count", "50000", "--seconds", "30"]);
+            let output = run(&arguments);
+            let port = &ports(&output)[0];
+            let counted = number(port, "rx_frames");
+            // All of those that were on their way when the last one was sent may be missing.
+            let expected = 50_000 - u64::from(mode == "both") * 256;
+            assert!(counted >= expected, "{port}");
+            assert!(mode == "rx" || counted <= 50_000, "{port}");
+            assert_eq!((number(port, "received"), number(port, "foreign")), (0, 0), "{port}");
+        }
+    }
+}
+
+#[test]
 fn it_listens_as_well() {
     let _alone = alone();
     let directory = tempfile::tempdir().expect("a directory");
@@ -181,6 +205,8 @@ fn the_exit_status_says_what_is_wrong() {
         vec!["run", "--socket", "/s", "--queue-size", "100"],
         vec!["run", "--socket", "/s", "--queues", "2", "--flows", "1"],
         vec!["rfc2544", "--socket", "/s", "--mode", "tx"],
+        vec!["rfc2544", "--socket", "/s", "--count-only"],
+        vec!["run", "--socket", "/s", "--warm-up", "-1"],
     ] {
         assert_eq!(status(&bad).0, 2, "{bad:?}");
     }

@@ -72,10 +72,16 @@ pub struct Channel {
 impl Channel {
     /// Connects, or listens and takes the first that comes.
     pub fn meet(meeting: &Meeting) -> Result<Channel, ChannelError> {
-        let stream = if meeting.listen { listen(meeting)? } else { connect(meeting)? };
-        let channel = Channel::over(stream);
-        channel.stream.set_read_timeout(Some(ANSWER)).map_err(|e| ChannelError::Io("the socket", e))?;
-        Ok(channel)
+        match meeting.listen {
+            true => Listener::bind(&meeting.path)?.accept(meeting.patience),
+            false => Channel::patient(connect(meeting)?),
+        }
+    }
+
+    /// Over a socket on which answers are waited for, but not for ever.
+    fn patient(stream: UnixStream) -> Result<Channel, ChannelError> {
+        stream.set_read_timeout(Some(ANSWER)).map_err(|e| ChannelError::Io("the socket", e))?;
+        Ok(Channel::over(stream))
     }
 
     /// Speaks over a socket that is connected already.
@@ -216,39 +222,47 @@ fn connect(meeting: &Meeting) -> Result<UnixStream, ChannelError> {
     }
 }
 
-/// Listens for one connection. A socket that a dead process left behind is replaced.
-fn listen(meeting: &Meeting) -> Result<UnixStream, ChannelError> {
-    let path = &meeting.path;
-    let fail = |e| ChannelError::Listen(path.clone(), e);
-    let _owned = bind(path).map_err(fail)?;
-    let (listener, _guard) = &_owned;
-    let started = Instant::now();
-    while !readable(listener, 50) {
-        if let Some(patience) = meeting.patience.filter(|p| started.elapsed() >= *p) {
-            return Err(ChannelError::Nobody(path.clone(), patience.as_secs_f64()));
-        }
-    }
-    Ok(listener.accept().map_err(fail)?.0)
+/// A listening socket; removed when this is dropped.
+#[derive(Debug)]
+pub struct Listener {
+    socket: UnixListener,
+    path: PathBuf,
 }
 
-/// Removes the socket when done with it.
-struct Unlink(PathBuf);
-
-impl Drop for Unlink {
+impl Drop for Listener {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
+        let _ = std::fs::remove_file(&self.path);
     }
 }
 
-fn bind(path: &Path) -> std::io::Result<(UnixListener, Unlink)> {
-    let listener = match UnixListener::bind(path) {
-        Err(e) if e.kind() == std::io::ErrorKind::AddrInUse && UnixStream::connect(path).is_err() => {
-            std::fs::remove_file(path)?;
-            UnixListener::bind(path)?
+impl Listener {
+    /// Listens at `path`. A socket that a dead process left behind is replaced.
+    pub fn bind(path: &Path) -> Result<Listener, ChannelError> {
+        let bound = match UnixListener::bind(path) {
+            Err(e) if e.kind() == std::io::ErrorKind::AddrInUse && UnixStream::connect(path).is_err() => {
+                std::fs::remove_file(path).and_then(|()| UnixListener::bind(path))
+            }
+            other => other,
+        };
+        match bound {
+            Ok(socket) => Ok(Listener { socket, path: path.to_path_buf() }),
+            Err(e) => Err(ChannelError::Listen(path.to_path_buf(), e)),
         }
-        other => other?,
-    };
-    Ok((listener, Unlink(path.to_path_buf())))
+    }
+
+    /// Waits for a connection, for so long if not for ever.
+    pub fn accept(&self, patience: Option<Duration>) -> Result<Channel, ChannelError> {
+        let started = Instant::now();
+        while !readable(&self.socket, 50) {
+            if let Some(patience) = patience.filter(|p| started.elapsed() >= *p) {
+                return Err(ChannelError::Nobody(self.path.clone(), patience.as_secs_f64()));
+            }
+        }
+        match self.socket.accept() {
+            Ok((stream, _)) => Channel::patient(stream),
+            Err(e) => Err(ChannelError::Listen(self.path.clone(), e)),
+        }
+    }
 }
 
 #[cfg(test)]

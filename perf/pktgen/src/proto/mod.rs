@@ -6,7 +6,7 @@
 mod channel;
 mod message;
 
-pub use channel::{Channel, ChannelError, Meeting, readable};
+pub use channel::{Channel, ChannelError, Listener, Meeting, readable};
 pub use message::{
     AddressMessage, Message, RegionMessage, StateMessage, features, memory_table, protocol, request,
     to_regions,
