@@ -138,6 +138,7 @@ fn status() -> Status {
         calls: 2,
         calls_suppressed: 8,
         violation: (index == 1).then(|| "avail index jumped".into()),
+        violations: BTreeMap::from([("avail_jump".into(), index.into())]),
     };
     let guest = Guest {
         backend: "wire0".into(),

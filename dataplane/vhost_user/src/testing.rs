@@ -8,14 +8,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
-use virtqueue::{Notifier, Ring};
+use virtqueue::Ring;
 
 use crate::{DeviceOptions, FrontendState, Queues, SessionError, serve};
 
@@ -35,9 +35,8 @@ pub(crate) fn alone() -> MutexGuard<'static, ()> {
 
 /// Descriptors this process has open.
 pub(crate) fn open_fds() -> usize {
-    // The first signal opens a file for all that follow.
-    static SIGNALLED: Once = Once::new();
-    SIGNALLED.call_once(|| Notifier::new(event().into()).unwrap().signal());
+    // The first signal of all opens a file for those that follow.
+    virtqueue::prepare_to_signal().unwrap();
     std::fs::read_dir("/proc/self/fd").unwrap().count()
 }
 
