@@ -168,9 +168,9 @@ impl GuestPair {
         }
     }
 
-    /// Copies packets from the front of `burst` into the guest's receive buffers, as many as it has room
-    /// for, until that has cost `budget`; those leave the burst. Packets the guest can never take leave it too, counted in `origin`, the
-    /// counters of the port they came from.
+    /// Copies packets from the front of `burst` into the guest's receive buffers, as many as it has room for, until
+    /// that has cost `budget`; those leave the burst. Packets the guest can never take leave it too, counted in
+    /// `origin`, the counters of the port they came from.
     #[inline]
     pub fn send(&mut self, burst: &mut Burst, origin: &PairCounters, budget: u64) -> Moved {
         if self.to.is_short() {

@@ -125,17 +125,8 @@ impl Nic {
         let device_error = |source| NicError::Device { name: name(), source };
         let device = Device::probe(options.device).map_err(device_error)?;
         let info = device.info();
-        let mtu = u32::from(options.mtu.unwrap_or(1500));
-        let room = if device.supports_multi_seg_tx() {
-            SEGMENT
-        } else {
-            SEGMENT
-                .max((mtu + net::FRAME_OVERHEAD).next_multiple_of(64).min(u32::from(u16::MAX - 256)) as u16)
-        };
-        // Enough for every place an mbuf can be in at once: both rings, both held bursts, the caches.
-        let each = 2 * u32::from(DESCRIPTORS) + 4 * dpdk::BURST_MAX as u32 + 2 * CACHE;
-        let count = (each * u32::from(options.queues)).next_power_of_two() - 1;
-        let pool = Mempool::new(options.name, count, room, CACHE, info.socket)
+        let room = if device.supports_multi_seg_tx() { SEGMENT } else { whole_frame(options.mtu) };
+        let pool = Mempool::new(options.name, mbufs(options.queues), room, CACHE, info.socket)
             .map_err(|source| NicError::Pool { name: name(), source })?;
         let config = DeviceConfig {
             queue_pairs: options.queues,

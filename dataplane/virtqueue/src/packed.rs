@@ -265,8 +265,7 @@ impl PackedRing {
         self.held += found;
     }
 
-    /// Returns the first `count` of the chains found as used, with as many bytes written to
-    /// each as `lens` says.
+    /// Returns the first `count` of the chains found as used, with as many bytes written to each as `lens` says.
     #[inline(always)]
     fn complete_singles(&mut self, count: u16, mut lens: impl Iterator<Item = u32>) {
         let size = self.config.size;
@@ -283,7 +282,7 @@ impl PackedRing {
             let here = at.on_this_lap(count - done, size);
             let ids = &self.singles.ids(count.into())[usize::from(done)..][..usize::from(here)];
             for ((slot, id), len) in (at.slot..).zip(ids).zip(&mut lens) {
-                let flags = at.used() | if len > 0 { WRITE } else { 0 };
+                let flags = used_flags(at, len);
                 self.descs.set_hidden(slot, *id, len, flags);
             }
             (at, done) = (at.after(here, size), done + here);
@@ -321,7 +320,7 @@ impl PackedRing {
     /// Writes a used descriptor, but for the flags of the first that is not published.
     #[inline(always)]
     fn write_used(&mut self, at: Position, id: u16, len: u32) {
-        let flags = at.used() | if len > 0 { WRITE } else { 0 };
+        let flags = used_flags(at, len);
         self.descs.set_used(at.slot, id, len);
         if self.first_used.is_some() {
             // Ordered by `publish`.
@@ -518,6 +517,12 @@ impl Virtqueue for PackedRing {
         self.first_call = false;
         self.config.call_if(wanted)
     }
+}
+
+/// Flags of a used descriptor: WRITE says that its length counts (virtio 1.2, 2.8.4).
+#[inline(always)]
+fn used_flags(at: Position, len: u32) -> u16 {
+    at.used() | if len > 0 { WRITE } else { 0 }
 }
 
 /// Looks at `K` descriptors from `at` on, all on one lap: how many of them are chains that are looked for.

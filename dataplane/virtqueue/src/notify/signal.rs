@@ -27,23 +27,24 @@ thread_local! {
     static REQUESTS: OnceCell<Requests> = const { OnceCell::new() };
 }
 
-/// Makes a thread's requests beforehand.
+/// A thread's requests, made when they are first asked for.
+fn made(requests: &OnceCell<Requests>) -> io::Result<&Requests> {
+    match requests.get() {
+        Some(made) => Ok(made),
+        None => Requests::new().map(|new| requests.get_or_init(|| new)),
+    }
+}
+
+/// Makes this thread's requests beforehand.
 pub(super) fn prepare() -> io::Result<()> {
-    REQUESTS.with(|requests| {
-        if requests.get().is_none() {
-            let _ = requests.set(Requests::new()?);
-        }
-        Ok(())
-    })
+    REQUESTS.with(|requests| made(requests).map(|_| ()))
 }
 
 /// Adds one to `eventfd`.
 pub(super) fn signal(eventfd: BorrowedFd<'_>) {
     // (A thread at its very end has no requests any more.)
-    let signalled = REQUESTS.try_with(|requests| match requests.get() {
-        Some(requests) => requests.signal(eventfd),
-        None => Requests::new().is_ok_and(|made| requests.get_or_init(|| made).signal(eventfd)),
-    });
+    let signalled =
+        REQUESTS.try_with(|requests| made(requests).is_ok_and(|requests| requests.signal(eventfd)));
     if signalled != Ok(true) {
         // A kernel without asynchronous requests, or one that has none left (fs.aio-max-nr). It blocks if, and
         // only if, the frontend does what is described above.
