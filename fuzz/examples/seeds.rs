@@ -4,6 +4,9 @@
 
 use std::path::Path;
 
+#[path = "../../dataplane/net/tests/common/mod.rs"]
+mod common;
+
 const CONFIG: [&str; 4] = [
     r#"[api]
 socket = "/run/ringwire/api.sock"
@@ -105,6 +108,13 @@ fn main() -> std::io::Result<()> {
             let all: Vec<u8> = (0..50).flat_map(|code| [code, flags, 1, 0, 1, 3, 0, 0]).collect();
             write(directory, "session", format!("seed-{how}-{flags}"), &[&[how, 1][..], &all].concat())?;
         }
+    }
+    // Short frames of each kind.
+    for (n, mut case) in common::matrix().into_iter().enumerate() {
+        case.shape.payload = case.shape.payload.min(100);
+        case.offload.gso_size = case.offload.gso_size.min(40);
+        let input = [&[n as u8], &case.offload.to_bytes()[..], &case.shape.partial()].concat();
+        write(directory, "net", format!("seed-{n}"), &input)?;
     }
     let raw: Vec<u8> = [vec![0, 230, 20], b"\x01\0\0\0\x01\0\0\0\0\0\0\0\x01\0\0\0\x09".to_vec()].concat();
     write(directory, "session", "seed-raw".into(), &raw)

@@ -85,6 +85,10 @@ pub fn run<F: Format>(data: &[u8]) {
     assert_eq!(play.err.signals(), 0, "signals of the error eventfd");
 }
 
+fn pieces(chains: &[Chain]) -> Vec<Piece> {
+    chains.iter().flat_map(|chain| chain.pieces.clone()).collect()
+}
+
 fn overlap(a: Piece, b: Piece) -> bool {
     a.spot.region == b.spot.region && a.spot.at < b.spot.at + b.len && b.spot.at < a.spot.at + a.len
 }
@@ -192,6 +196,7 @@ impl<F: Format> Play<F> {
             10 => match (self.setup.writable, kind & 16 != 0) {
                 (false, false) => self.take(),
                 (false, true) => self.take_singles(input),
+                (true, _) if kind & 32 != 0 => self.offer(input),
                 (true, false) => self.reserve(input),
                 (true, true) => self.reserve_singles(input),
             },
@@ -484,6 +489,7 @@ impl<F: Format> Play<F> {
                 if known {
                     assert!(fits && plan.len() == usize::from(chains), "{chains} chains: {plan:?}");
                     assert!(plan[0].len >= header.into(), "no room for the header");
+                    check_segments(self.ring.as_dyn().segments(), &pieces(&plan));
                     self.received(len.into(), plan);
                 } else {
                     self.lose_track();
@@ -495,14 +501,7 @@ impl<F: Format> Play<F> {
                 let ready = fits && usize::from(offered) >= plan.len() && !broken;
                 assert!(!ready || !known, "{outcome:?} with {plan:?}");
             }
-            Err(violation) => {
-                let fine = fits && plan[0].len >= header.into();
-                let offered = self.format.offered(&self.guest, self.position, self.busy());
-                let few = plan.iter().map(|chain| chain.pieces.len()).sum::<usize>() <= PIECES;
-                let fine = fine && few && offered.is_some_and(|offered| usize::from(offered) >= plan.len());
-                assert!(!fine || !known, "{violation} with {plan:?}");
-                self.failed(violation);
-            }
+            Err(violation) => self.refused(violation, (&plan, fits), header.into(), known),
         }
         assert!(self.ring().segments().is_empty());
         // What it has looked at, it may know of; nothing is asked of that here.
@@ -511,10 +510,67 @@ impl<F: Format> Play<F> {
         self.check_memory();
     }
 
-    /// Receives into the chains that were reserved.
+    /// No room was found in chains of which those in `plan` are in order; notes the violation.
+    fn refused(&mut self, violation: Violation, (plan, fits): (&[Chain], bool), header: u64, known: bool) {
+        let fine = fits && plan[0].len >= header;
+        let offered = self.format.offered(&self.guest, self.position, self.busy());
+        let few = pieces(plan).len() <= PIECES;
+        let fine = fine && few && offered.is_some_and(|offered| usize::from(offered) >= plan.len());
+        assert!(!fine || !known, "{violation} with {plan:?}");
+        self.failed(violation);
+    }
+
+    /// Looks for room for a packet of unknown length, and takes as much as so many bytes need, or nothing.
+    fn offer(&mut self, input: &mut Input<'_>) {
+        let (most, header, chains, len) = (input.u16(), input.u8() % 32, input.u8() % 40, input.u16());
+        let (mut plan, fits) = self.plan(most.into(), chains.into());
+        let (broken, known) = (self.violation.is_some(), !self.overlapping());
+        self.taken = None;
+        self.check_memory();
+        let outcome = self.ring().offer(most.into(), header.into(), chains.into());
+        // Nothing is written by looking, not even where it may be.
+        self.guest.check();
+        let offer = match outcome {
+            Ok(offer) => offer,
+            Err(violation) => {
+                self.refused(violation, (&plan, fits), header.into(), known);
+                assert!(self.ring().segments().is_empty());
+                (self.known, self.unsure) = (0, true);
+                return self.check_base();
+            }
+        };
+        assert!(!broken || offer.chains == 0, "{} chains of a broken ring", offer.chains);
+        let offered = self.format.offered(&self.guest, self.position, self.busy()).unwrap_or(0);
+        let all = usize::from(offered) >= plan.len() && !broken;
+        let found = usize::from(offer.chains);
+        assert!(found == plan.len() || found < plan.len() && !all, "{found} of {plan:?}");
+        plan.truncate(found);
+        check_segments(self.ring.as_dyn().segments(), &pieces(&plan));
+        assert_eq!(
+            u64::from(offer.room),
+            plan.iter().map(|chain| chain.len).sum::<u64>().min(u32::MAX.into())
+        );
+        self.check_base();
+        let len = u32::from(len / 2).min(offer.room);
+        if plan.is_empty() || len % 4 == 3 {
+            self.ring().decline();
+            (self.known, self.unsure) = (0, true);
+            return self.check_memory();
+        }
+        let mut left = u64::from(len);
+        let needed = plan.iter().take_while(|chain| {
+            let more = left > 0;
+            left = left.saturating_sub(chain.len);
+            more
+        });
+        plan.truncate(needed.count().max(1));
+        assert_eq!(usize::from(self.ring().accept(len)), plan.len());
+        if known { self.received(len, plan) } else { self.lose_track() }
+    }
+
+    /// Receives into the chains that were taken.
     fn received(&mut self, len: u32, plan: Vec<Chain>) {
-        let pieces: Vec<Piece> = plan.iter().flat_map(|chain| chain.pieces.clone()).collect();
-        check_segments(self.ring.as_dyn().segments(), &pieces);
+        let pieces = pieces(&plan);
         let mut left = len;
         for chain in &plan {
             let part = u32::try_from(chain.len).unwrap_or(u32::MAX).min(left);

@@ -17,6 +17,7 @@ use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use vhost_user::features::all_offloads;
 use vhost_user::{DeviceOptions, FrontendState, Queues, SessionError, serve};
 use virtqueue::{Cursor, Reservation, Ring};
 
@@ -68,7 +69,13 @@ pub fn run(data: &[u8]) {
         };
         let name = "vm1".to_owned();
         let mtu = (how & 64 != 0).then_some(1500);
-        let options = DeviceOptions { name, queue_pairs: pairs, mac: [2, 0, 0, 0, 0, 7], mtu };
+        let options = DeviceOptions {
+            name,
+            queue_pairs: pairs,
+            mac: [2, 0, 0, 0, 0, 7],
+            mtu,
+            offloads: all_offloads(),
+        };
         let ended = serve(theirs, &options, &mut datapath, std::os::fd::AsFd::as_fd(&stop));
         check_end(ended);
         datapath.check();

@@ -3,16 +3,18 @@
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_net::VIRTIO_NET_F_MRG_RXBUF;
 
+use crate::Offload;
+
 /// Whether a packet for the guest may span several of its buffers.
 pub fn mergeable(features: u64) -> bool {
     has(features, VIRTIO_NET_F_MRG_RXBUF)
 }
 
-fn has(features: u64, bit: u32) -> bool {
+pub(crate) fn has(features: u64, bit: u32) -> bool {
     features & 1 << bit != 0
 }
 
-/// A header that asks for nothing: no checksum to complete, no segmentation.
+/// The header in front of a frame for a guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
     bytes: [u8; 12],
@@ -20,10 +22,18 @@ pub struct Header {
 }
 
 impl Header {
-    /// The header as the acknowledged `features` shape it: 12 bytes with VERSION_1 or MRG_RXBUF, else 10.
+    /// A header that asks for nothing: no checksum to complete, no segmentation. The acknowledged `features`
+    /// shape it: 12 bytes with VERSION_1 or MRG_RXBUF, else 10.
     pub fn plain(features: u64) -> Header {
         let long = has(features, VIRTIO_F_VERSION_1) || mergeable(features);
         Header { bytes: [0; 12], len: if long { 12 } else { 10 } }
+    }
+
+    /// The same header, with what is left to the guest.
+    #[inline]
+    pub fn with(mut self, offload: Offload) -> Header {
+        self.bytes[..Offload::LEN].copy_from_slice(&offload.to_bytes());
+        self
     }
 
     /// Its length in bytes.
@@ -53,6 +63,13 @@ mod tests {
         for (features, len) in [(0, 10), (merge, 12), (modern, 12), (merge | modern, 12)] {
             assert_eq!(Header::plain(features).len(), len);
         }
+    }
+
+    #[test]
+    fn leaves_to_the_guest_what_it_is_told() {
+        let offload = Offload { flags: 1, csum_start: 34, csum_offset: 16, ..Offload::default() };
+        let mut header = Header::plain(1 << VIRTIO_F_VERSION_1).with(offload);
+        assert_eq!(header.spanning(2), [1, 0, 0, 0, 0, 0, 34, 0, 16, 0, 2, 0]);
     }
 
     #[test]
