@@ -2,11 +2,12 @@
 #![allow(unsafe_code)] // guest memory is only ever copied by raw pointer
 
 /// Copies `n` bytes from `from` to `to`. The lengths that are most common are done without a call, by blocks that
-/// overlap in the middle.
+/// overlap in the middle. Where `from` and `to` overlap (a guest's memory may be another's, too), what arrives is
+/// any mix of the two.
 ///
 /// # Safety
 ///
-/// Both have `n` mapped bytes, which do not overlap.
+/// Both have `n` mapped bytes.
 #[inline(always)]
 pub(crate) unsafe fn copy(from: *const u8, to: *mut u8, n: usize) {
     // SAFETY: blocks from the front end before `n`, those from the back start at 0 or later.
@@ -28,7 +29,7 @@ pub(crate) unsafe fn copy(from: *const u8, to: *mut u8, n: usize) {
                 block::<8, 1>(from, to);
                 block::<8, 1>(from.add(n - 8), to.add(n - 8));
             }
-            _ => std::ptr::copy_nonoverlapping(from, to, n),
+            _ => std::ptr::copy(from, to, n),
         }
     }
 }

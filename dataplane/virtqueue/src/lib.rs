@@ -10,6 +10,7 @@ mod chain;
 mod copy;
 mod memory;
 mod notify;
+mod offer;
 mod packed;
 mod ring;
 mod segment;
@@ -18,10 +19,13 @@ mod split;
 #[cfg(any(test, feature = "testing"))]
 #[doc(hidden)]
 pub mod testing;
+mod transfer;
 
 pub use memory::{Memory, MemoryError, Region};
 pub use notify::{Notifier, NotifyError, prepare_to_signal};
+pub use offer::Offer;
 pub use packed::PackedRing;
 pub use ring::{Call, Reservation, Ring, RingConfig, SetupError, Taken, Token, Violation, Virtqueue};
 pub use segment::{Cursor, Segment};
 pub use split::SplitRing;
+pub use transfer::iovecs;

@@ -11,9 +11,10 @@ use virtio_bindings::virtio_ring::{
 };
 
 use crate::chain::{Latch, MAX_CHAIN, Pieces, add_len};
+use crate::offer::Offered;
 use crate::ring::area;
 use crate::singles::{self, Finder, Singles};
-use crate::{Call, Reservation, RingConfig, Segment, SetupError, Taken, Token, Violation, Virtqueue};
+use crate::{Call, Offer, RingConfig, Segment, SetupError, Taken, Token, Violation, Virtqueue};
 
 mod layout;
 
@@ -26,9 +27,6 @@ const INDIRECT: u16 = VRING_DESC_F_INDIRECT as u16;
 const LINE: u16 = 4;
 /// Largest queue size (virtio 1.2, 2.8.10.1).
 const MAX_SIZE: u16 = 32768;
-
-/// A chain taken for a packet: its id, its descriptors, and the bytes it is to hold.
-type Reserved = (u16, u16, u32);
 
 /// A running packed ring. Its operations are those of [`Virtqueue`].
 ///
@@ -62,8 +60,7 @@ pub struct PackedRing {
     first_call: bool,
     pieces: Pieces,
     singles: Box<Singles>,
-    /// Chains taken for one packet.
-    reserved: Box<[Reserved]>,
+    offered: Offered,
     latch: Latch,
     config: RingConfig,
 }
@@ -109,7 +106,7 @@ impl PackedRing {
             first_call: true,
             pieces: Pieces::new(config.memory.clone()),
             singles: Singles::new(),
-            reserved: vec![(0, 0, 0); usize::from(size.min(MAX_CHAIN))].into(),
+            offered: Offered::new(size),
             latch: Latch::default(),
             config,
         };
@@ -292,29 +289,30 @@ impl PackedRing {
         self.hidden += count;
     }
 
-    /// Takes chains for a packet into `reserved`.
+    /// Walks chains for a packet, from `next_avail` on, and moves that on.
     #[inline(always)]
-    fn reserve_chains(&mut self, len: u32, header: u32, max_chains: u16) -> Result<Reservation, Violation> {
-        let (mut chains, mut descs, mut left) = (0, 0, len);
-        while chains < max_chains.min(MAX_CHAIN) {
+    fn look_for_room(&mut self, len: u32, header: u32, max_chains: u16) -> Result<Offer, Violation> {
+        let most = max_chains.min(MAX_CHAIN);
+        let (mut offer, mut descs) = (Offer::default(), 0);
+        while offer.chains < most {
             let head = self.next_avail.slot;
             let Some((token, room)) = self.walk::<WRITE>()? else {
-                // The guest has no descriptor left that it could add.
-                let all = descs == self.config.size;
-                return Ok(if all { Reservation::TooSmall } else { Reservation::Short });
+                // Whether the guest has no descriptor left that it could add.
+                offer.all = descs == self.config.size;
+                return Ok(offer);
             };
-            if chains == 0 && room < header {
+            if offer.chains == 0 && room < header {
                 return Err(self.fail(Violation::NoRoom { head, room }));
             }
-            self.reserved[usize::from(chains)] = (token.id, token.descs, room.min(left));
-            chains += 1;
             descs += token.descs;
-            left -= room.min(left);
-            if left == 0 {
-                return Ok(Reservation::Ready(chains));
+            self.offered.add(&token, room);
+            offer.chains += 1;
+            offer.room = offer.room.saturating_add(room);
+            if offer.room >= len {
+                return Ok(offer);
             }
         }
-        Ok(Reservation::TooSmall)
+        Ok(Offer { all: true, ..offer })
     }
 
     /// Writes a used descriptor, but for the flags of the first that is not published.
@@ -441,26 +439,43 @@ impl Virtqueue for PackedRing {
     }
 
     #[inline(always)]
-    fn reserve(&mut self, len: u32, header: u32, max_chains: u16) -> Result<Reservation, Violation> {
+    fn offer(&mut self, len: u32, header: u32, max_chains: u16) -> Result<Offer, Violation> {
+        self.decline();
         if self.latch.broken() {
-            return Ok(Reservation::Short);
+            return Ok(Offer::default());
         }
         let (next_avail, seen, held) = (self.next_avail, self.seen, self.held);
-        self.pieces.clear();
-        let outcome = self.reserve_chains(len, header, max_chains);
-        // Only now: a used descriptor takes the place of an available one.
-        if let Ok(Reservation::Ready(chains)) = outcome {
-            for index in 0..usize::from(chains) {
-                let (id, descs, len) = self.reserved[index];
-                self.complete(Token { id, descs }, len);
-            }
-        } else {
-            // What was walked was seen: the next kick is wanted for what comes behind it.
-            self.seen = seen.max(self.held - held);
-            (self.next_avail, self.held) = (next_avail, held);
-            self.pieces.clear();
+        let offer = self.look_for_room(len, header, max_chains);
+        // What was walked was seen: the next kick is wanted for what comes behind it.
+        self.seen = seen.max(self.held - held);
+        (self.next_avail, self.held) = (next_avail, held);
+        if offer.is_err() {
+            self.decline();
         }
-        outcome
+        offer
+    }
+
+    /// Only now are descriptors written: a used one takes the place of one that was available.
+    #[inline(always)]
+    fn accept(&mut self, len: u32) -> u16 {
+        let (mut taken, mut left) = (0, len);
+        while taken < self.offered.count() && (left > 0 || taken == 0) {
+            let (token, room) = self.offered.chain(taken);
+            self.next_avail = self.next_avail.after(token.descs, self.config.size);
+            self.seen = self.seen.saturating_sub(token.descs);
+            self.held += token.descs;
+            self.complete(token, room.min(left));
+            taken += 1;
+            left -= room.min(left);
+        }
+        self.offered.clear();
+        taken
+    }
+
+    #[inline(always)]
+    fn decline(&mut self) {
+        self.offered.clear();
+        self.pieces.clear();
     }
 
     #[inline(always)]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use virtio_bindings::virtio_config::{VIRTIO_F_IN_ORDER, VIRTIO_F_RING_PACKED};
 
-use crate::{Memory, Notifier, PackedRing, Segment, SplitRing};
+use crate::{Memory, Notifier, Offer, PackedRing, Segment, SplitRing};
 
 /// Everything a ring needs to run.
 #[derive(Clone)]
@@ -231,9 +231,11 @@ pub struct Taken<'a> {
 
 /// A running ring, whatever its format.
 ///
-/// Chains are taken with [`take`](Virtqueue::take) (the guest sends) or [`reserve`](Virtqueue::reserve) (it
-/// receives), returned with [`complete`](Virtqueue::complete), and shown to the guest, all at once, by
-/// [`publish`](Virtqueue::publish). Chains are returned in the order in which they were taken.
+/// Chains are taken with [`take`](Virtqueue::take) (the guest sends), and returned with
+/// [`complete`](Virtqueue::complete), in the order in which they were taken. Where the guest receives,
+/// [`reserve`](Virtqueue::reserve) does both; or, if it is not known yet how long the packet is,
+/// [`offer`](Virtqueue::offer) and [`accept`](Virtqueue::accept). All that was returned is shown to the guest at once by
+/// [`publish`](Virtqueue::publish).
 pub trait Virtqueue {
     /// What the ring was started with.
     fn config(&self) -> &RingConfig;
@@ -282,12 +284,34 @@ pub trait Virtqueue {
     /// front of the first chain that is anything else, for [`reserve`](Virtqueue::reserve) to look at.
     fn reserve_singles(&mut self, lens: &[u32]) -> Result<&[Segment], Violation>;
 
+    /// Looks for chains of device-writable buffers with room for `len` bytes: as many as those need, at most
+    /// `max_chains` or 1024, or as there are. The first must have room for `header` bytes.
+    /// [`segments`](Virtqueue::segments) then says where they are, to be written to at once. They are not taken yet:
+    /// [`accept`](Virtqueue::accept) or [`decline`](Virtqueue::decline) comes before anything else is done to the
+    /// ring.
+    fn offer(&mut self, len: u32, header: u32, max_chains: u16) -> Result<Offer, Violation>;
+
+    /// Takes the first chains of the last offer, as many as `len` bytes need and at least one, enters them as used,
+    /// and says how many. The others stay with the guest.
+    fn accept(&mut self, len: u32) -> u16;
+
+    /// Leaves all of the last offer with the guest.
+    fn decline(&mut self);
+
     /// Takes as many chains of device-writable buffers as `len` bytes need, at most `max_chains` or 1024, and
     /// enters them as used; [`segments`](Virtqueue::segments) then says where they are. The first must
     /// have room for `header` bytes. Unless it answers `Ready`, nothing was taken.
-    fn reserve(&mut self, len: u32, header: u32, max_chains: u16) -> Result<Reservation, Violation>;
+    #[inline(always)]
+    fn reserve(&mut self, len: u32, header: u32, max_chains: u16) -> Result<Reservation, Violation> {
+        let offer = self.offer(len, header, max_chains)?;
+        if offer.chains > 0 && offer.room >= len {
+            return Ok(Reservation::Ready(self.accept(len)));
+        }
+        self.decline();
+        Ok(if offer.all { Reservation::TooSmall } else { Reservation::Short })
+    }
 
-    /// Where the chains taken last are.
+    /// Where the chains taken or offered last are.
     fn segments(&self) -> &[Segment];
 
     /// Whether the guest has published anything that [`available`](Virtqueue::available) has not seen; a

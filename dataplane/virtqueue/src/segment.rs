@@ -27,7 +27,6 @@ impl Segment {
 
     pub(crate) const EMPTY: Segment = Segment { ptr: std::ptr::null_mut(), len: 0 };
 
-    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn ptr(&self) -> *mut u8 {
         self.ptr
     }
@@ -44,7 +43,7 @@ impl Segment {
     pub fn read(&self, offset: usize, to: &mut [u8]) -> bool {
         let fits = self.has(offset, to.len());
         if fits {
-            // SAFETY: just checked; guest memory and our own do not overlap.
+            // SAFETY: just checked.
             unsafe { copy(self.ptr.add(offset), to.as_mut_ptr(), to.len()) };
         }
         fits
@@ -55,8 +54,20 @@ impl Segment {
     pub fn write(&self, offset: usize, from: &[u8]) -> bool {
         let fits = self.has(offset, from.len());
         if fits {
-            // SAFETY: just checked; guest memory and our own do not overlap.
+            // SAFETY: just checked.
             unsafe { copy(from.as_ptr(), self.ptr.add(offset), from.len()) };
+        }
+        fits
+    }
+
+    /// Copies `len` bytes that are behind the first `from` to behind the first `at` of another segment, which may be
+    /// another guest's; `false`, and nothing, if there are not so many here, or no room there.
+    #[inline(always)]
+    pub fn copy_to(&self, from: usize, to: &Segment, at: usize, len: usize) -> bool {
+        let fits = self.has(from, len) && to.has(at, len);
+        if fits {
+            // SAFETY: just checked.
+            unsafe { copy(self.ptr.add(from), to.ptr.add(at), len) };
         }
         fits
     }
@@ -105,8 +116,7 @@ impl<'a> Cursor<'a> {
     #[inline(always)]
     pub fn read(&mut self, to: &mut [u8]) -> usize {
         self.pass(to.len(), |at, done, n| {
-            // SAFETY: `at` has n mapped bytes (the segment's rest), and done + n is within `to`. Guest
-            // memory and our own do not overlap.
+            // SAFETY: `at` has n mapped bytes (the segment's rest), and done + n is within `to`.
             unsafe { copy(at, to.as_mut_ptr().add(done), n) }
         })
     }
@@ -118,6 +128,20 @@ impl<'a> Cursor<'a> {
             // SAFETY: as in `read`, in the other direction.
             unsafe { copy(from.as_ptr().add(done), at, n) }
         })
+    }
+
+    /// Copies the next `len` bytes to where `to` is, which may be in another guest; returns how many there were, or
+    /// there was room for.
+    #[inline(always)]
+    pub fn copy_to(&mut self, to: &mut Cursor, len: usize) -> usize {
+        let mut copied = 0;
+        self.pass(len, |from, _, n| {
+            copied += to.pass(n, |at, done, n| {
+                // SAFETY: `from` has the outer n mapped bytes, and done + n is within them; `at` has n.
+                unsafe { copy(from.add(done), at, n) }
+            })
+        });
+        copied
     }
 
     /// Moves on by `len` bytes; returns how many there were.
@@ -180,6 +204,39 @@ mod tests {
         assert_eq!(rest[..5], [4, 5, 6, 7, 8]);
         assert_eq!(cursor.read(&mut rest), 0);
         assert_eq!(Cursor::new(&[]).read(&mut rest), 0);
+    }
+
+    #[test]
+    fn copies_between_any_layouts() {
+        let bytes: Vec<u8> = (1..=9).collect();
+        let split = |at: [usize; 2]| {
+            vec![bytes[..at[0]].to_vec(), bytes[at[0]..at[1]].to_vec(), bytes[at[1]..].to_vec()]
+        };
+        for (from, to) in [([1, 2], [4, 8]), ([3, 6], [3, 6]), ([7, 8], [1, 5])] {
+            let (mut from, mut to) = (split(from), split(to));
+            to.iter_mut().for_each(|part| part.fill(0));
+            let (from, into) = (segments(&mut from), segments(&mut to));
+            let (mut reader, mut writer) = (Cursor::new(&from), Cursor::new(&into));
+            assert_eq!((reader.skip(2), writer.skip(1)), (2, 1));
+            assert_eq!(reader.copy_to(&mut writer, 5), 5);
+            assert_eq!(reader.copy_to(&mut writer, 9), 2);
+            assert_eq!(to.concat(), [0, 3, 4, 5, 6, 7, 8, 9, 0]);
+        }
+        let (mut from, mut to) = (vec![bytes.clone()], vec![vec![0; 2], vec![0; 3]]);
+        let (from, into) = (segments(&mut from), segments(&mut to));
+        assert_eq!(Cursor::new(&from).copy_to(&mut Cursor::new(&into), 9), 5);
+        assert_eq!(to.concat(), [1, 2, 3, 4, 5]);
+    }
+
+    #[test]
+    fn a_copy_to_a_segment_goes_no_further_than_either() {
+        let (mut from, mut to) = (vec![(1..=9).collect()], vec![vec![0; 6]]);
+        let (from, into) = (segments(&mut from), segments(&mut to));
+        for (at, start, len) in [(5, 0, 5), (0, 2, 5), (usize::MAX, 0, 2), (0, usize::MAX, 2)] {
+            assert!(!from[0].copy_to(at, &into[0], start, len), "{at} {start} {len}");
+        }
+        assert!(from[0].copy_to(5, &into[0], 2, 4));
+        assert_eq!(to[0], [0, 0, 6, 7, 8, 9]);
     }
 
     #[test]

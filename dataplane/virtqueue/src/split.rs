@@ -10,9 +10,10 @@ use virtio_bindings::virtio_ring::{
 };
 
 use crate::chain::{DESC_LEN, Latch, MAX_CHAIN, Pieces, add_len};
+use crate::offer::Offered;
 use crate::ring::area;
 use crate::singles::{self, Singles};
-use crate::{Call, Reservation, RingConfig, Segment, SetupError, Taken, Token, Violation, Virtqueue};
+use crate::{Call, Offer, RingConfig, Segment, SetupError, Taken, Token, Violation, Virtqueue};
 
 const NEXT: u16 = VRING_DESC_F_NEXT as u16;
 const WRITE: u16 = VRING_DESC_F_WRITE as u16;
@@ -185,6 +186,7 @@ pub struct SplitRing {
     first_call: bool,
     pieces: Pieces,
     singles: Box<Singles>,
+    offered: Offered,
     latch: Latch,
     config: RingConfig,
 }
@@ -220,6 +222,7 @@ impl SplitRing {
             first_call: true,
             pieces: Pieces::new(config.memory.clone()),
             singles: Singles::new(),
+            offered: Offered::new(size),
             latch: Latch::default(),
             config,
         };
@@ -365,29 +368,30 @@ impl SplitRing {
         self.next_used = self.next_used.wrapping_add(count);
     }
 
-    /// Takes chains for a packet, and enters them as used.
+    /// Walks chains for a packet, from `next_avail` on, and moves that on.
     #[inline(always)]
-    fn reserve_chains(&mut self, len: u32, header: u32, max_chains: u16) -> Result<Reservation, Violation> {
-        let (mut chains, mut descs, mut left) = (0, 0, len);
-        while chains < max_chains.min(MAX_CHAIN) {
+    fn look_for_room(&mut self, len: u32, header: u32, max_chains: u16) -> Result<Offer, Violation> {
+        let most = max_chains.min(MAX_CHAIN);
+        let (mut offer, mut descs) = (Offer::default(), 0);
+        while offer.chains < most {
             if self.available(1)? == 0 {
-                // The guest has no descriptor left that it could add.
-                let all = descs >= u32::from(self.config.size);
-                return Ok(if all { Reservation::TooSmall } else { Reservation::Short });
+                // Whether the guest has no descriptor left that it could add.
+                offer.all = descs >= u32::from(self.config.size);
+                return Ok(offer);
             }
             let (token, room) = self.walk::<WRITE>()?;
-            if chains == 0 && room < header {
+            if offer.chains == 0 && room < header {
                 return Err(self.fail(Violation::NoRoom { head: token.id, room }));
             }
-            chains += 1;
             descs += u32::from(token.descs);
-            self.complete(token, room.min(left));
-            left -= room.min(left);
-            if left == 0 {
-                return Ok(Reservation::Ready(chains));
+            self.offered.add(&token, room);
+            offer.chains += 1;
+            offer.room = offer.room.saturating_add(room);
+            if offer.room >= len {
+                return Ok(offer);
             }
         }
-        Ok(Reservation::TooSmall)
+        Ok(Offer { all: true, ..offer })
     }
 }
 
@@ -496,15 +500,35 @@ impl Virtqueue for SplitRing {
     }
 
     #[inline(always)]
-    fn reserve(&mut self, len: u32, header: u32, max_chains: u16) -> Result<Reservation, Violation> {
-        let (avail, used) = (self.next_avail, self.next_used);
-        self.pieces.clear();
-        let outcome = self.reserve_chains(len, header, max_chains);
-        if !matches!(outcome, Ok(Reservation::Ready(_))) {
-            (self.next_avail, self.next_used) = (avail, used);
-            self.pieces.clear();
+    fn offer(&mut self, len: u32, header: u32, max_chains: u16) -> Result<Offer, Violation> {
+        self.decline();
+        let next_avail = self.next_avail;
+        let offer = self.look_for_room(len, header, max_chains);
+        self.next_avail = next_avail;
+        if offer.is_err() {
+            self.decline();
         }
-        outcome
+        offer
+    }
+
+    #[inline(always)]
+    fn accept(&mut self, len: u32) -> u16 {
+        let (mut taken, mut left) = (0, len);
+        while taken < self.offered.count() && (left > 0 || taken == 0) {
+            let (token, room) = self.offered.chain(taken);
+            self.complete(token, room.min(left));
+            taken += 1;
+            left -= room.min(left);
+        }
+        self.next_avail = self.next_avail.wrapping_add(taken);
+        self.offered.clear();
+        taken
+    }
+
+    #[inline(always)]
+    fn decline(&mut self) {
+        self.offered.clear();
+        self.pieces.clear();
     }
 
     #[inline(always)]

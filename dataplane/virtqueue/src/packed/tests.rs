@@ -4,6 +4,7 @@ mod indirect;
 mod model;
 mod normal;
 mod notify;
+mod offer;
 mod overlap;
 mod receive;
 mod setup;

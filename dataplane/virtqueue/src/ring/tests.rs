@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use virtio_bindings::virtio_config::VIRTIO_F_IN_ORDER;
 
 use crate::testing::*;
-use crate::{Cursor, Reservation, Ring, Segment, Token};
+use crate::{Cursor, Offer, Reservation, Ring, Segment, Token};
 
 const HEADER: u32 = 12;
 /// Each posted buffer has room of its own.
@@ -24,6 +24,8 @@ enum Op {
     Complete(u16, usize),
     /// A packet of so many bytes, in so many chains at most.
     Packet(u32, u16),
+    /// A packet of so many bytes at most, in so many chains at most; then it has so many bytes, or is none.
+    Arrival(u32, u16, Option<u32>),
     /// Packets of so many bytes, each in a buffer of one piece.
     Packets(Vec<u32>),
     Publish,
@@ -40,6 +42,7 @@ fn ops() -> impl Strategy<Value = Op> {
         1 => Just(Op::Untake),
         3 => (1..9u16, any::<usize>()).prop_map(|(n, at)| Op::Complete(n, at)),
         4 => (HEADER..400u32, 0..5u16).prop_map(|(len, chains)| Op::Packet(len, chains)),
+        4 => (0..600u32, 0..8u16, prop::option::of(0..600u32)).prop_map(|(most, chains, len)| Op::Arrival(most, chains, len)),
         4 => prop::collection::vec(0..STRIDE as u32, 0..80).prop_map(Op::Packets),
         3 => Just(Op::Publish),
         2 => any::<bool>().prop_map(Op::Kicks),
@@ -165,6 +168,21 @@ impl Side {
         reservation
     }
 
+    /// The offer for a packet of at most `most` bytes, and how many chains it then takes up.
+    fn arrival(&mut self, most: u32, chains: u16, len: Option<u32>, seed: u64) -> (Offer, u16) {
+        let ring = self.ring.as_dyn();
+        let offer = ring.offer(most, HEADER, chains).unwrap();
+        let room: usize = ring.segments().iter().map(Segment::len).sum();
+        assert_eq!(room, offer.room as usize);
+        let Some(len) = len else {
+            ring.decline();
+            return (offer, 0);
+        };
+        let len = len.min(offer.room);
+        assert_eq!(Cursor::new(ring.segments()).write(&pattern(seed, len as usize)), len as usize);
+        (offer, ring.accept(len))
+    }
+
     /// Publishes; what comes back, by number and length.
     fn publish(&mut self) -> Vec<(u32, u32)> {
         self.ring.as_dyn().publish();
@@ -243,6 +261,10 @@ proptest! {
                 Op::Packet(len, chains) if receives => {
                     seed += 1;
                     both!(|side| Some(side.packet(*len, *chains, seed)));
+                }
+                Op::Arrival(most, chains, len) if receives => {
+                    seed += 1;
+                    both!(|side| Some(side.arrival(*most, *chains, *len, seed)));
                 }
                 Op::Publish => drop(both!(|side| side.publish())),
                 Op::Kicks(wanted) => {

@@ -4,6 +4,7 @@ mod indirect;
 mod model;
 mod normal;
 mod notify;
+mod offer;
 #[cfg(not(miri))] // the oracle maps its memory
 mod oracle;
 mod overlap;

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::model::{HEADER, Look, Model};
+use super::model::{HEADER, Look, Model, Used};
 use super::*;
 use crate::testing::packed::*;
 use crate::testing::*;
@@ -47,6 +47,8 @@ enum Op {
     Complete(usize, u32),
     Untake,
     Reserve(u32, u16),
+    /// Looks for room, and takes as much as so many bytes need, or nothing.
+    Offer(u32, u16, Option<u32>),
     Publish,
     Kicks(bool),
 }
@@ -64,6 +66,7 @@ fn sound() -> impl Strategy<Value = Op> {
         4 => (any::<usize>(), 0..3u32).prop_map(|(at, len)| Op::Complete(at, len)),
         1 => Just(Op::Untake),
         6 => (HEADER..300u32, 0..9u16).prop_map(|(len, chains)| Op::Reserve(len, chains)),
+        6 => (0..400u32, 0..9u16, prop::option::of(0..400u32)).prop_map(|(len, n, used)| Op::Offer(len, n, used)),
         4 => Just(Op::Publish),
         1 => any::<bool>().prop_map(Op::Kicks),
     ]
@@ -165,6 +168,7 @@ impl Trial {
                 Ok(())
             }
             Op::Reserve(len, chains) => self.reserve(*len, *chains, &mut expected),
+            Op::Offer(len, chains, used) => self.offer(*len, *chains, *used, &mut expected),
             Op::Publish => {
                 let call = self.model.publish(&self.driver, &mut expected);
                 let told = self.ring.publish();
@@ -221,9 +225,48 @@ impl Trial {
                 assert_eq!(reservation, answer);
                 let room: usize = ranges(&self.driver, &self.ring).iter().map(|(_, len)| len).sum();
                 assert!(used.is_empty() && room == 0 || room >= len as usize);
-                for (id, descs, len) in used {
-                    self.model.complete(&self.driver, expected, id, descs, len);
-                    self.model.taken += descs;
+                self.take_all(used, expected);
+            }
+            Err(violation) => {
+                let withdrawn = matches!(violation, Violation::Withdrawn { .. });
+                assert!(outcome.is_err() || withdrawn);
+                return Err(violation);
+            }
+        }
+        Ok(())
+    }
+
+    fn take_all(&mut self, used: Vec<Used>, expected: &mut [u8]) {
+        for (id, descs, len) in used {
+            self.model.complete(&self.driver, expected, id, descs, len);
+            self.model.taken += descs;
+        }
+    }
+
+    fn offer(
+        &mut self,
+        len: u32,
+        chains: u16,
+        used: Option<u32>,
+        expected: &mut [u8],
+    ) -> Result<(), Violation> {
+        let outcome = self.model.offer(&self.driver, len, chains);
+        match self.ring.offer(len, HEADER, chains) {
+            Ok(offer) if self.stopped.is_some() => assert_eq!((offer.chains, self.ring.accept(len)), (0, 0)),
+            Ok(offer) => {
+                let (offered, all) = outcome.expect("should have been refused");
+                assert_eq!((usize::from(offer.chains), offer.all), (offered.len(), all));
+                let room: u64 = offered.iter().map(|chain| u64::from(chain.2)).sum();
+                assert_eq!(u64::from(offer.room), room.min(u32::MAX.into()));
+                let lent: usize = ranges(&self.driver, &self.ring).iter().map(|(_, len)| len).sum();
+                assert_eq!((lent as u64, self.bytes() == expected), (room, true));
+                match used {
+                    Some(len) => {
+                        let used = Model::used(&offered, len);
+                        assert_eq!(usize::from(self.ring.accept(len)), used.len());
+                        self.take_all(used, expected);
+                    }
+                    None => self.ring.decline(),
                 }
             }
             Err(violation) => {

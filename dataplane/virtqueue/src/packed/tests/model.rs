@@ -18,7 +18,7 @@ pub enum Look {
     Wrong,
 }
 
-/// A chain to return: its id, how many descriptors it has, and the bytes written to it.
+/// A chain to return: its id, how many descriptors it has, and the bytes written to it (or its room).
 pub type Used = (u16, u64, u32);
 
 /// The device as it should be.
@@ -122,6 +122,42 @@ impl Model {
         self.look(driver, self.taken, self.open(), 0)
     }
 
+    /// What is offered for a packet: each chain's id, descriptors and room; and whether there can never be more.
+    pub fn offer(&self, driver: &Driver, len: u32, max_chains: u16) -> Result<(Vec<Used>, bool), ()> {
+        let (mut count, mut chains) = (self.taken, Vec::new());
+        while chains.len() < usize::from(max_chains) {
+            let descs = count - self.taken;
+            match self.look(driver, count, self.open() - descs, WRITE) {
+                Look::Wrong => return Err(()),
+                Look::Nothing => return Ok((chains, descs == self.size)),
+                Look::Chain(id, descs, bufs) => {
+                    let room = bufs.iter().map(|buf| buf.1).sum::<u32>();
+                    if chains.is_empty() && room < HEADER {
+                        return Err(());
+                    }
+                    chains.push((id, descs, room));
+                    count += descs;
+                }
+            }
+            if chains.iter().map(|chain| u64::from(chain.2)).sum::<u64>() >= len.into() {
+                return Ok((chains, false));
+            }
+        }
+        Ok((chains, true))
+    }
+
+    /// What of an offer is used for `len` bytes: as much as there is, and at least one chain.
+    pub fn used(offered: &[Used], len: u32) -> Vec<Used> {
+        let (mut left, mut used) = (len, Vec::new());
+        for (id, descs, room) in offered {
+            if used.is_empty() || left > 0 {
+                used.push((*id, *descs, left.min(*room)));
+                left -= left.min(*room);
+            }
+        }
+        used
+    }
+
     /// What is to be reserved for a packet: the answer, and each chain's id, descriptors and length used.
     pub fn reserve(
         &self,
@@ -129,28 +165,13 @@ impl Model {
         len: u32,
         max_chains: u16,
     ) -> Result<(Reservation, Vec<Used>), ()> {
-        let (mut count, mut left, mut chains) = (self.taken, len, Vec::new());
-        while chains.len() < usize::from(max_chains) {
-            let descs = count - self.taken;
-            match self.look(driver, count, self.open() - descs, WRITE) {
-                Look::Wrong => return Err(()),
-                Look::Nothing if descs == self.size => return Ok((Reservation::TooSmall, vec![])),
-                Look::Nothing => return Ok((Reservation::Short, vec![])),
-                Look::Chain(id, descs, bufs) => {
-                    let room = bufs.iter().map(|buf| buf.1).sum::<u32>();
-                    if chains.is_empty() && room < HEADER {
-                        return Err(());
-                    }
-                    chains.push((id, descs, room.min(left)));
-                    count += descs;
-                    left -= room.min(left);
-                }
-            }
-            if left == 0 {
-                return Ok((Reservation::Ready(chains.len() as u16), chains));
-            }
-        }
-        Ok((Reservation::TooSmall, vec![]))
+        let (offered, all) = self.offer(driver, len, max_chains)?;
+        let room: u64 = offered.iter().map(|chain| u64::from(chain.2)).sum();
+        Ok(match (offered.is_empty() || room < len.into(), all) {
+            (true, true) => (Reservation::TooSmall, vec![]),
+            (true, false) => (Reservation::Short, vec![]),
+            (false, _) => (Reservation::Ready(offered.len() as u16), Model::used(&offered, len)),
+        })
     }
 
     /// The ring's bytes after a chain was returned, from what they were before.

@@ -50,6 +50,7 @@ enum Mischief {
     Bytes(u64, u64),
     Take(u16),
     Reserve(u32, u16),
+    Offer(u32, u16, Option<u32>),
     Publish,
     Kicks(bool),
 }
@@ -66,6 +67,7 @@ fn mischief(size: u16) -> impl Strategy<Value = Mischief> {
         2 => (0..200u64, any::<u64>()).prop_map(|(at, bytes)| Bytes(at, bytes)),
         8 => (1..9u16).prop_map(Take),
         6 => (0..400u32, 0..9u16).prop_map(|(len, chains)| Reserve(len, chains)),
+        6 => (0..400u32, 0..9u16, prop::option::of(0..400u32)).prop_map(|(len, n, used)| Offer(len, n, used)),
         2 => Just(Publish),
         1 => any::<bool>().prop_map(Kicks),
     ]
@@ -126,6 +128,15 @@ proptest! {
                         Reservation::Ready(n) => assert!(n <= chains && room >= len as usize),
                         _ => assert_eq!(room, 0),
                     }
+                }),
+                Mischief::Offer(len, most, used) => ring.offer(len, 12, most).map(|offer| {
+                    let room: usize = ranges(&driver, &ring).iter().map(|(_, len)| len).sum();
+                    assert_eq!(room.min(u32::MAX as usize), offer.room as usize);
+                    assert!(offer.chains <= most && (room == 0) == (offer.chains == 0));
+                    let base = ring.base() as u16;
+                    let taken = used.map_or(0, |len| ring.accept(len));
+                    assert_eq!(ring.base() as u16, base.wrapping_add(taken));
+                    assert!(taken <= offer.chains && (used.is_none() || offer.chains == 0 || taken > 0));
                 }),
                 Mischief::Publish => {
                     ring.publish();

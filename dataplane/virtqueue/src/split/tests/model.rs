@@ -215,6 +215,8 @@ enum ReceiveOp {
     Post(Layout),
     /// A packet of so many bytes, and in so many chains at most.
     Packet(u32, u16),
+    /// One of unknown length: room for so much is looked for, and so much of it is used.
+    Arrival(u32, Option<u32>),
     Publish,
     Restart,
 }
@@ -223,6 +225,7 @@ fn receive_ops() -> impl Strategy<Value = ReceiveOp> {
     prop_oneof![
         6 => layouts().prop_map(ReceiveOp::Post),
         4 => (HEADER..300u32, 1..5u16).prop_map(|(len, chains)| ReceiveOp::Packet(len, chains)),
+        4 => (0..400u32, prop::option::of(1..300u32)).prop_map(|(most, len)| ReceiveOp::Arrival(most, len)),
         2 => Just(ReceiveOp::Publish),
         1 => Just(ReceiveOp::Restart),
     ]
@@ -287,6 +290,30 @@ proptest! {
                         due.push((head, room.min(left)));
                         left -= room.min(left);
                     }
+                }
+                ReceiveOp::Arrival(most, len) => {
+                    let enough = |(at, _): &(usize, _)| {
+                        *at == 0 || rooms.iter().take(*at).map(|(_, room, _)| room).sum::<u32>() < most
+                    };
+                    let offered: Vec<_> = rooms.iter().enumerate().take_while(enough).map(|(_, room)| *room).collect();
+                    let room = offered.iter().map(|(_, room, _)| room).sum();
+                    let offer = ring.offer(most, HEADER, u16::MAX).unwrap();
+                    prop_assert_eq!((usize::from(offer.chains), offer.room), (offered.len(), room));
+                    let Some(mut left) = len.map(|len| len.min(room)).filter(|len| *len > 0) else {
+                        ring.decline();
+                        continue;
+                    };
+                    seed += 1;
+                    let packet = pattern(seed, left as usize);
+                    prop_assert_eq!(Cursor::new(ring.segments()).write(&packet), left as usize);
+                    packets.push(packet);
+                    let taken = ring.accept(left);
+                    for (head, room, _) in rooms.drain(..usize::from(taken)) {
+                        prop_assert!(left > 0, "a chain that is not needed");
+                        due.push((head, room.min(left)));
+                        left -= room.min(left);
+                    }
+                    prop_assert_eq!(left, 0);
                 }
                 ReceiveOp::Publish | ReceiveOp::Restart => {
                     ring.publish();
