@@ -50,6 +50,7 @@ fn build() -> Result<(), Box<dyn Error>> {
         .allowlist_function("rte_eth_dev_(get_port_by_name|get_name_by_port|socket_id)")
         .allowlist_function("rte_eth_dev_(owner_new|owner_set|owner_get)")
         .allowlist_function("rte_eth_dev_(start|get_mtu|set_mtu|adjust_nb_rx_tx_desc)")
+        .allowlist_function("rte_eth_dev_rx_intr_(enable|disable|ctl_q_get_fd)")
         .allowlist_function("rte_eth_(promiscuous_enable|promiscuous_disable|promiscuous_get)")
         .allowlist_function("rte_eth_(macaddr_get|stats_get|xstats_get|xstats_get_names)")
         // Their layouts differ between releases: fields are reached through the shim's constants.

@@ -120,6 +120,7 @@ int rw_eth_configure(uint16_t port, const struct rw_port_conf *conf)
 	eth.rxmode.mtu = conf->mtu;
 	eth.rxmode.offloads = conf->rx_offloads;
 	eth.txmode.offloads = conf->tx_offloads;
+	eth.intr_conf.rxq = conf->rx_interrupts;
 	if (conf->rss_hash != 0) {
 		eth.rxmode.mq_mode = RTE_ETH_MQ_RX_RSS;
 		eth.rx_adv_conf.rss_conf.rss_hf = conf->rss_hash;

@@ -115,6 +115,7 @@ struct rw_port_conf {
 	uint64_t rss_hash; /* 0: no RSS */
 	uint16_t queue_pairs;
 	uint16_t mtu;
+	bool rx_interrupts;
 };
 
 /* rte_errno of this thread, a positive errno. */

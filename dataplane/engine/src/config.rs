@@ -1,8 +1,12 @@
 //! What a datapath is made of: validated by whoever read it (`ringwired` from TOML), used as is here.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 pub use dpdk::eal::HugepagePolicy;
+pub use port::punt::Classes;
+pub use port::socket::SocketKind;
+pub use vhost_user::features::{OFFLOADS, all_offloads};
 
 /// The whole datapath.
 #[derive(Clone, Debug)]
@@ -13,10 +17,23 @@ pub struct Config {
     pub hugepages: HugepagePolicy,
     /// Cores to pin one worker each to; never empty.
     pub cores: Vec<usize>,
+    /// What a worker does without work.
+    pub idle: Idle,
     /// NICs, by unique name.
     pub nics: Vec<NicConfig>,
+    /// Taps and raw sockets, by unique name.
+    pub sockets: Vec<SocketConfig>,
     /// Guests, by unique name (no port of any kind shares a name).
     pub guests: Vec<GuestConfig>,
+}
+
+/// What a worker does without work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Idle {
+    /// Polls on.
+    Poll,
+    /// Sleeps until a guest kicks or a NIC interrupts; it looks every one to four milliseconds where that cannot be.
+    Adaptive,
 }
 
 /// A DPDK ethdev.
@@ -35,6 +52,34 @@ pub struct NicConfig {
     pub promiscuous: bool,
 }
 
+/// A tap, macvtap or raw socket: a kernel interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SocketConfig {
+    /// Port name.
+    pub name: String,
+    /// What it is.
+    pub kind: SocketKind,
+    /// Name of the interface: created when missing, if it is a tap. Empty with `descriptors`.
+    pub interface: String,
+    /// Numbers of descriptors that are open already, one a queue pair.
+    pub descriptors: Vec<i32>,
+    /// Queue pairs, at least 1.
+    pub queues: u16,
+    /// Who may open the tap, if it is created.
+    pub user: Option<u32>,
+    /// Which group may.
+    pub group: Option<u32>,
+}
+
+/// A guest's exception path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PuntConfig {
+    /// Name of the tap.
+    pub port: String,
+    /// What goes there.
+    pub classes: Classes,
+}
+
 /// A vhost-user socket that a guest's frontend connects to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GuestConfig {
@@ -48,10 +93,18 @@ pub struct GuestConfig {
     pub socket_group: Option<String>,
     /// Queue pairs offered, 1 to 128.
     pub queues: u16,
-    /// Name of the nic its virtqueues are connected to; `None` parks them.
+    /// Name of the port its virtqueues are connected to; `None` parks them.
     pub backend: Option<String>,
+    /// Name of the port that takes the backend's place while that has no link.
+    pub fallback: Option<String>,
+    /// How long the backend must have a link again before it is returned to.
+    pub fallback_hold: Duration,
+    /// What of the guest's is for the host itself, while its backend is a nic.
+    pub punt: Option<PuntConfig>,
     /// Hardware address shown to the guest; derived from the port name when absent.
     pub mac: Option<[u8; 6]>,
     /// MTU shown to the guest; not offered when absent.
     pub mtu: Option<u16>,
+    /// Feature bits of the checksum and segmentation offloads offered.
+    pub offloads: u64,
 }

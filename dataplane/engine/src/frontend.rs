@@ -2,82 +2,41 @@
 
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use port::guest::GuestCounters;
-use port::nic::Nic;
 use vhost_user::{DeviceOptions, FrontendState, Listener, Queues, SocketError};
 use virtqueue::Ring;
 
 use crate::StartError;
-use crate::config::GuestConfig;
-use crate::wire::Wire;
+use crate::ports::{Guest, Ports};
 
 /// How long to wait after a failed accept (out of descriptors, say) before the next try.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// A guest port, as control sees it.
-pub struct Guest {
-    /// Its configuration.
-    pub config: GuestConfig,
-    /// Counters of each queue pair offered.
-    pub counters: Vec<GuestCounters>,
-    /// The nic behind it.
-    pub nic: Option<Arc<Nic>>,
-    wire: Mutex<Wire>,
-    seen: Mutex<Seen>,
-}
-
-/// What the sessions have told so far.
-#[derive(Clone, Default)]
-pub struct Seen {
-    /// The connected frontend, if any.
-    pub frontend: FrontendState,
-    /// How many have connected.
-    pub connections: u64,
-}
-
-impl Guest {
-    /// A guest port that nobody listens on yet.
-    pub fn new(
-        config: GuestConfig,
-        counters: Vec<GuestCounters>,
-        nic: Option<Arc<Nic>>,
-        wire: Wire,
-    ) -> Guest {
-        Guest { config, counters, nic, wire: Mutex::new(wire), seen: Mutex::default() }
-    }
-
-    /// The wire, locked: control and the session take turns.
-    pub fn wire(&self) -> MutexGuard<'_, Wire> {
-        self.wire.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-
-    /// What the session has told last.
-    pub fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-}
-
 /// The session's view of a guest port.
-impl Queues for &Guest {
+struct Session<'a> {
+    ports: &'a Ports,
+    guest: &'a Guest,
+}
+
+impl Queues for Session<'_> {
     fn give_out(&mut self, ring: Ring) {
-        self.wire().give_out(ring);
+        self.ports.control().give_out(&self.guest.config.name, ring);
     }
 
     fn take_back(&mut self, index: u16) -> Option<Ring> {
-        self.wire().take_back(index)
+        self.ports.control().take_back(&self.guest.config.name, index)
     }
 
     fn observe(&mut self, state: &FrontendState) {
-        self.seen().frontend = state.clone();
+        self.guest.seen().frontend = state.clone();
     }
 
     fn link_up(&self) -> bool {
-        self.nic.as_ref().is_some_and(|nic| nic.link_up())
+        self.ports.backend_up(&self.guest.config.name)
     }
 }
 
@@ -88,9 +47,9 @@ pub struct Serving {
 }
 
 impl Serving {
-    /// Listens on the guest's socket.
-    pub fn start(guest: Arc<Guest>) -> Result<Serving, StartError> {
-        let config = &guest.config;
+    /// Listens on the socket of the guest with index `guest`.
+    pub fn start(ports: &Arc<Ports>, guest: usize) -> Result<Serving, StartError> {
+        let config = &ports.guests[guest].config;
         let socket_error = |source: SocketError| StartError::Socket { guest: config.name.clone(), source };
         let listener = Listener::bind(&config.socket, config.socket_mode, config.socket_group.as_deref())
             .map_err(socket_error)?;
@@ -100,10 +59,10 @@ impl Serving {
         let stop = Arc::new(stop);
         let stopped = stop.clone();
         let name = format!("guest:{}", config.name);
-        let served = guest.clone();
+        let ports = ports.clone();
         let thread = std::thread::Builder::new()
             .name(name)
-            .spawn(move || serve(&served, &listener, &stopped))
+            .spawn(move || serve(&ports, &ports.guests[guest], &listener, &stopped))
             .map_err(thread_error)?;
         Ok(Serving { stop, thread: Some(thread) })
     }
@@ -126,10 +85,10 @@ impl Drop for Serving {
     }
 }
 
-fn serve(guest: &Guest, listener: &Listener, stop: &EventFd) {
+fn serve(ports: &Ports, guest: &Guest, listener: &Listener, stop: &EventFd) {
     loop {
         match listener.accept(stop.as_fd()) {
-            Ok(Some(stream)) => serve_one(guest, stream, stop),
+            Ok(Some(stream)) => serve_one(ports, guest, stream, stop),
             Ok(None) => return,
             Err(error) => {
                 tracing::warn!(guest = guest.config.name, "no frontend can be accepted: {error}");
@@ -139,15 +98,17 @@ fn serve(guest: &Guest, listener: &Listener, stop: &EventFd) {
     }
 }
 
-fn serve_one(guest: &Guest, stream: UnixStream, stop: &EventFd) {
+fn serve_one(ports: &Ports, guest: &Guest, stream: UnixStream, stop: &EventFd) {
     guest.seen().connections += 1;
     let options = DeviceOptions {
         name: guest.config.name.clone(),
         queue_pairs: guest.config.queues,
         mac: guest.config.mac.unwrap_or_else(|| derived_mac(&guest.config.name)),
         mtu: guest.config.mtu,
+        offloads: guest.config.offloads,
     };
-    if let Err(error) = vhost_user::serve(stream, &options, &mut &*guest, stop.as_fd()) {
+    let mut session = Session { ports, guest };
+    if let Err(error) = vhost_user::serve(stream, &options, &mut session, stop.as_fd()) {
         tracing::warn!(guest = guest.config.name, "frontend dropped: {error}");
     }
 }

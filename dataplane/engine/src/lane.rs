@@ -1,102 +1,306 @@
-//! A lane: the part of a guest-nic wire that one worker polls.
+//! A lane: the part of a wire between two ports that one owner works on.
 //!
-//! A wire between P guest pairs and N nic pairs has L = min(P, N) lanes. Lane l has every guest pair k and
-//! every nic pair j with k mod L = j mod L = l, so that in each lane one side is a single pair and every
-//! queue is in exactly one lane. The guest's pair k sends through nic pair k mod N; what nic pair j
-//! receives goes to guest pair j mod P.
+//! A wire between a guest's P pairs and N pairs behind them (a nic's, a socket's, another guest's) has L = min(P, N)
+//! lanes. Lane l has every guest pair k and every far pair j with k mod L = j mod L = l, so that in each lane
+//! one side is a single pair and every queue is in exactly one lane. The guest's pair k sends through far pair
+//! k mod N; what far pair j receives goes to guest pair j mod P.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use dpdk::BURST_MAX;
+use dpdk::burst::Burst;
+use port::counters::DropReason;
 use port::guest::{GuestPair, Limits};
 use port::nic::NicPair;
+use port::punt::Punt;
+use port::socket::SocketPair;
 
 /// What one queue may cost in a turn before the next one has its turn: bytes (the seed's budget), more for packets
 /// in many pieces.
-const TURN_COST: u64 = 0x80000;
+pub const TURN_COST: u64 = 0x80000;
 /// Packets one queue may move in a turn.
 const TURN_PACKETS: u64 = 4 * BURST_MAX as u64;
+/// Longest frame from guest to guest: what a guest's segmentation may leave in one piece.
+const LONGEST: u32 = 65535 + net::FRAME_OVERHEAD;
+/// How long a lane that is taken apart may take to hand on what is under way.
+const SETTLE_TIME: Duration = Duration::from_millis(100);
+/// Packets of one queue that may be under way then: more than any queue is long. What is behind them came later.
+const UNDER_WAY: u64 = 4096;
 
 /// Names a lane for as long as it exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LaneId(pub u64);
 
-/// Queues that are polled together, by one owner.
+/// Queues that are worked on together, by one owner.
 pub struct Lane {
     /// Its name.
     pub id: LaneId,
     /// Guest pairs by rising index; none while the lane only sends what is left.
     pub guests: Vec<GuestPair>,
-    /// Nic pairs by rising index; never empty.
-    pub nics: Vec<NicPair>,
+    /// What is behind them.
+    pub far: Far,
+    /// The guest's way to the host itself, beside a nic.
+    pub punt: Option<Box<PuntEnd>>,
+}
+
+/// A lane's end of an exception path.
+pub struct PuntEnd {
+    pub punt: Arc<Punt>,
+    /// What came from the host, and the guest has had no room for yet.
+    held: Burst,
+}
+
+impl PuntEnd {
+    /// Nothing is held.
+    pub fn new(punt: Arc<Punt>) -> PuntEnd {
+        PuntEnd { punt, held: Burst::new() }
+    }
+
+    /// Drops what is held.
+    pub fn drop_held(&mut self, reason: DropReason) {
+        self.punt.drop_held(&mut self.held, reason);
+    }
+}
+
+/// The far side of a lane: pairs by rising index; never empty.
+pub enum Far {
+    /// A nic's; polled.
+    Nic(Vec<NicPair>),
+    /// Another guest's; polled.
+    Guest(Vec<GuestPair>),
+    /// A tap's or raw socket's; event driven.
+    Socket(Vec<SocketPair>),
 }
 
 impl Lane {
     /// One turn at every queue. Whether any packet moved.
     #[inline]
     pub fn turn(&mut self) -> bool {
-        self.guests_to_nic() | self.nic_to_guests()
+        let guests = &mut self.guests;
+        match &mut self.far {
+            Far::Nic(nics) => {
+                let punt = self.punt.as_mut();
+                let punted = punt.is_some_and(|punt| host_to_guests(punt, guests));
+                guests_to_nics(guests, nics, self.punt.as_deref()) | nics_to_guests(nics, guests) | punted
+            }
+            Far::Guest(others) => guests_to_guests(guests, others) | guests_to_guests(others, guests),
+            Far::Socket(_) => false,
+        }
     }
 
-    /// Guest tx virtqueue -> burst -> nic tx queue. A full nic leaves packets held, and then the guest's
-    /// ring is left alone until they are gone.
-    #[inline(always)]
-    fn guests_to_nic(&mut self) -> bool {
-        let nics = self.nics.len();
-        let mut moved = 0;
-        for (k, guest) in self.guests.iter_mut().enumerate() {
-            let nic = &mut self.nics[k % nics];
-            let (mut packets, mut cost) = (0, 0);
-            while packets < TURN_PACKETS && cost < TURN_COST && nic.flush() {
-                let tx = &mut nic.tx;
-                let limits = Limits { packets: BURST_MAX, cost: TURN_COST - cost, frame: tx.max_frame };
-                let burst = guest.receive(&mut tx.held, limits, &tx.pool);
-                packets += burst.packets;
-                cost += burst.cost;
-                nic.flush();
-                if burst.packets < BURST_MAX as u64 {
-                    break;
-                }
-            }
-            moved += packets;
+    /// What tells of work on a lane that is polled, if it was asked for.
+    pub fn wakers(&self) -> Vec<BorrowedFd<'_>> {
+        let mut wakers: Vec<_> = self.guests.iter().flat_map(kicks).collect();
+        match &self.far {
+            Far::Nic(nics) => wakers.extend(nics.iter().filter_map(NicPair::interrupt)),
+            Far::Guest(guests) => wakers.extend(guests.iter().flat_map(kicks)),
+            Far::Socket(_) => {}
         }
-        if self.guests.is_empty() {
-            for nic in &mut self.nics {
-                nic.flush();
-            }
-        }
-        moved > 0
+        wakers
     }
 
-    /// Nic rx queue -> burst -> guest rx virtqueue. No more is received than the guest has buffers for.
-    #[inline(always)]
-    fn nic_to_guests(&mut self) -> bool {
-        let guests = self.guests.len();
-        if guests == 0 {
-            return false;
-        }
-        let mut moved = 0;
-        for (j, nic) in self.nics.iter_mut().enumerate() {
-            let guest = &mut self.guests[j % guests];
-            let (mut packets, mut cost) = (0, 0);
-            while packets < TURN_PACKETS && cost < TURN_COST {
-                let received = if nic.rx.held.is_empty() {
-                    let room = guest.room(BURST_MAX as u16);
-                    if room == 0 { 0 } else { nic.receive(room).packets }
-                } else {
-                    0
-                };
-                if nic.rx.held.is_empty() {
-                    break;
-                }
-                let sent = guest.send(&mut nic.rx.held, &nic.counters, TURN_COST - cost);
-                nic.show_held();
-                packets += received.max(sent.packets);
-                cost += sent.cost;
-                if sent.packets == 0 || received < BURST_MAX as u64 {
-                    break;
+    /// Asks both sides to tell of the next packet and of room for it. Whether all of them can; if not, the lane has to
+    /// be looked at from time to time. What is there already has to be looked for once more.
+    pub fn ask_for_wakers(&mut self) -> bool {
+        let mut heard = true;
+        let mut ask = |guest: &mut GuestPair| {
+            guest.wait_for_sent();
+            guest.wait_for_room();
+            heard &= guest.kicks().iter().all(Option::is_some);
+        };
+        self.guests.iter_mut().for_each(&mut ask);
+        match &mut self.far {
+            Far::Nic(nics) => {
+                for nic in nics {
+                    nic.set_interrupts(true);
+                    heard &= nic.interrupt().is_some() && !nic.holds_unsent();
                 }
             }
-            moved += packets;
+            Far::Guest(guests) => guests.iter_mut().for_each(ask),
+            Far::Socket(_) => {}
         }
-        moved > 0
+        heard
+    }
+
+    /// The lane is polled again.
+    pub fn poll_again(&mut self) {
+        let poll = |guest: &mut GuestPair| {
+            guest.poll_sent();
+            guest.poll_room();
+        };
+        self.guests.iter_mut().for_each(poll);
+        match &mut self.far {
+            Far::Nic(nics) => nics.iter_mut().for_each(|nic| nic.set_interrupts(false)),
+            Far::Guest(guests) => guests.iter_mut().for_each(poll),
+            Far::Socket(_) => {}
+        }
+    }
+
+    /// How many socket pairs are behind the guest's.
+    pub fn sockets(&self) -> usize {
+        if let Far::Socket(sockets) = &self.far { sockets.len() } else { 0 }
+    }
+
+    /// Hands on what is under way, for a tenth of a second at most: what was taken from one side goes to the other.
+    /// What cannot be is dropped for `reason`, at the port it came in by; those that came from the guest are returned
+    /// as a number, because there may be no guest pair left to count them. For whoever took the lane back, before
+    /// its queues go separate ways.
+    pub fn settle(&mut self, reason: DropReason) -> u64 {
+        let until = Instant::now() + SETTLE_TIME;
+        let guests = &mut self.guests;
+        match &mut self.far {
+            Far::Nic(nics) => {
+                settle_nics(nics, guests, until);
+                nics.iter_mut().for_each(|nic| nic.drop_received(reason));
+                nics.iter_mut().map(NicPair::discard_unsent).sum()
+            }
+            Far::Guest(_) => 0,
+            Far::Socket(sockets) => {
+                settle_sockets(sockets, guests, until);
+                sockets.iter_mut().for_each(|socket| socket.drop_held(reason));
+                0
+            }
+        }
+    }
+}
+
+fn kicks(guest: &GuestPair) -> impl Iterator<Item = BorrowedFd<'_>> {
+    guest.kicks().into_iter().flatten().map(AsFd::as_fd)
+}
+
+/// Guest tx virtqueue -> burst -> nic tx queue. A full nic leaves packets held, and then the guest's
+/// ring is left alone until they are gone.
+#[inline(always)]
+fn guests_to_nics(guests: &mut [GuestPair], nics: &mut [NicPair], punt: Option<&PuntEnd>) -> bool {
+    let count = nics.len();
+    let mut moved = 0;
+    for (k, guest) in guests.iter_mut().enumerate() {
+        let nic = &mut nics[k % count];
+        let (mut packets, mut cost) = (0, 0);
+        while packets < TURN_PACKETS && cost < TURN_COST && nic.flush() {
+            let tx = &mut nic.tx;
+            let limits = Limits { packets: BURST_MAX, cost: TURN_COST - cost, frame: tx.max_frame };
+            let burst = guest.receive(&mut tx.held, limits);
+            if let Some(end) = punt {
+                // All of it is new: whatever was held before is gone.
+                end.punt.divert(&mut tx.held, guest);
+            }
+            packets += burst.packets;
+            cost += burst.cost;
+            nic.flush();
+            if burst.packets < BURST_MAX as u64 {
+                break;
+            }
+        }
+        moved += packets;
+    }
+    if guests.is_empty() {
+        for nic in nics {
+            nic.flush();
+        }
+    }
+    moved > 0
+}
+
+/// What the host has sent -> guest rx virtqueue.
+#[cold]
+fn host_to_guests(end: &mut PuntEnd, guests: &mut [GuestPair]) -> bool {
+    match guests.first_mut() {
+        Some(guest) => end.punt.deliver(guest, &mut end.held, TURN_COST) > 0,
+        None => false,
+    }
+}
+
+/// Nic rx queue -> burst -> guest rx virtqueue. No more is received than the guest has buffers for.
+#[inline(always)]
+fn nics_to_guests(nics: &mut [NicPair], guests: &mut [GuestPair]) -> bool {
+    let count = guests.len();
+    if count == 0 {
+        return false;
+    }
+    let mut moved = 0;
+    for (j, nic) in nics.iter_mut().enumerate() {
+        let guest = &mut guests[j % count];
+        let (mut packets, mut cost) = (0, 0);
+        while packets < TURN_PACKETS && cost < TURN_COST {
+            let received = if nic.rx.held.is_empty() {
+                let room = guest.room(BURST_MAX as u16);
+                if room == 0 { 0 } else { nic.receive(room).packets }
+            } else {
+                0
+            };
+            if nic.rx.held.is_empty() {
+                break;
+            }
+            let sent = guest.send(&mut nic.rx.held, &nic.counters, TURN_COST - cost);
+            nic.show_held();
+            packets += received.max(sent.packets);
+            cost += sent.cost;
+            if sent.packets == 0 || received < BURST_MAX as u64 {
+                break;
+            }
+        }
+        moved += packets;
+    }
+    moved > 0
+}
+
+/// Guest tx virtqueue -> guest rx virtqueue: one copy, no mbuf. What the receiver has no room for stays in the sender's
+/// ring.
+#[inline(always)]
+fn guests_to_guests(from: &mut [GuestPair], to: &mut [GuestPair]) -> bool {
+    let count = to.len();
+    let mut moved = 0;
+    for (k, guest) in from.iter_mut().enumerate() {
+        let receiver = &mut to[k % count];
+        let (mut packets, mut cost) = (0, 0);
+        while packets < TURN_PACKETS && cost < TURN_COST {
+            let limits = Limits { packets: BURST_MAX, cost: TURN_COST - cost, frame: LONGEST };
+            let burst = guest.forward(receiver, limits);
+            packets += burst.packets;
+            cost += burst.cost;
+            if burst.packets < BURST_MAX as u64 {
+                break;
+            }
+        }
+        moved += packets;
+    }
+    moved > 0
+}
+
+/// Sends what is held, and lets the guests have what the nics have received so far.
+fn settle_nics(nics: &mut [NicPair], guests: &mut [GuestPair], until: Instant) {
+    let received = |nics: &[NicPair]| nics.iter().map(|nic| nic.counters.rx.packets.get()).sum::<u64>();
+    let most = received(nics) + UNDER_WAY * nics.len() as u64;
+    loop {
+        let unsent = nics.iter_mut().fold(false, |unsent, nic| unsent | (!nic.flush() && nic.link_up()));
+        let moved = received(nics) < most && nics_to_guests(nics, guests);
+        let undelivered = !guests.is_empty() && nics.iter().any(|nic| !nic.rx.held.is_empty());
+        if !(unsent || moved || undelivered) || Instant::now() > until {
+            return;
+        }
+        if !moved {
+            std::thread::yield_now();
+        }
+    }
+}
+
+/// Lets the guests have what the kernel has queued so far.
+fn settle_sockets(sockets: &mut [SocketPair], guests: &mut [GuestPair], until: Instant) {
+    let count = guests.len();
+    if count == 0 {
+        return;
+    }
+    for (j, socket) in sockets.iter_mut().enumerate() {
+        let guest = &mut guests[j % count];
+        let mut packets = 0;
+        while packets < UNDER_WAY && Instant::now() < until {
+            match guest.receive_from(socket, TURN_COST).moved.packets {
+                0 => break,
+                more => packets += more,
+            }
+        }
     }
 }

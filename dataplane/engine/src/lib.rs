@@ -2,34 +2,46 @@
 //!
 //! - [`config`]: what a datapath is made of
 //! - `worker`: a pinned thread and its poll loop
-//! - `lane`: what it polls: guest pairs and nic pairs that exchange packets
-//! - `wire`: one guest's lanes: take back, change, give out
+//! - `nap`: how a worker without work sleeps
+//! - `slow_path`: the thread that waits for guests and sockets
+//! - `lane`: what these own: pairs of queues that exchange packets
+//! - `control`: which port is whose backend: take back, change, give out
+//! - `ports`: the control side of every port
 //! - `frontend`: the thread that serves a guest's vhost-user socket
+//! - `watch`: links that go and come, and fallbacks
 //! - `status`: what it all looks like
 
 pub mod config;
+mod control;
 mod frontend;
 mod lane;
-mod link;
+mod nap;
+mod ports;
+mod slow_path;
 mod status;
-mod wire;
+mod watch;
 mod worker;
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Instant;
 
 use dpdk::eal::{Eal, EalArgs, EalError};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
-use port::guest::GuestCounters;
-use port::nic::{Nic, NicError, NicOptions, NicPair};
+use port::nic::NicError;
+use port::punt::PuntError;
 use vhost_user::SocketError;
 
-use crate::config::{Config, GuestConfig, NicConfig};
-use crate::frontend::{Guest, Serving};
-use crate::link::LinkWatch;
-use crate::wire::Wire;
+pub use crate::control::BackendError;
+pub use crate::ports::PortError;
+
+use crate::config::{Config, Idle, SocketConfig};
+use crate::control::Control;
+use crate::frontend::Serving;
+use crate::ports::Ports;
+use crate::slow_path::SlowPath;
+use crate::watch::Watch;
 use crate::worker::{Worker, WorkerError};
 
 /// Memory for DPDK itself where there are no hugepages to take it from on demand, in MiB.
@@ -63,59 +75,101 @@ pub enum StartError {
         /// What the system said.
         source: std::io::Error,
     },
-    /// A guest's backend is no nic, or another guest's.
-    #[error("guest {guest}: backend {backend} is no nic, or already another guest's")]
-    Backend {
+    /// A tap or raw socket.
+    #[error("{0}")]
+    Port(#[from] PortError),
+    /// A descriptor that was said to be open.
+    #[error("port {port}: descriptor {number} cannot be taken: {cause}")]
+    Descriptor {
+        /// Port name.
+        port: String,
+        /// The descriptor.
+        number: i32,
+        /// What the system said.
+        cause: std::io::Error,
+    },
+    /// A guest's exception path.
+    #[error("guest {guest}: no exception path: {cause}")]
+    Punt {
         /// Port name.
         guest: String,
-        /// What it names.
-        backend: String,
+        /// What was missing.
+        cause: PuntError,
     },
+    /// A guest's backend.
+    #[error("{0}")]
+    Backend(#[from] BackendError),
 }
 
 /// A running datapath. The order of the fields is the order in which it is taken down.
 pub struct Datapath {
     serving: Vec<Serving>,
-    _link_watch: LinkWatch,
-    guests: Vec<Arc<Guest>>,
-    /// NIC pairs that are no guest's backend: kept, so that the device stays up; never polled.
-    _unwired: Mutex<Vec<NicPair>>,
-    nics: Vec<NicPort>,
+    _watch: Watch,
+    ports: Arc<Ports>,
     workers: Arc<[Worker]>,
     started: Instant,
     eal: Eal,
 }
 
-/// A NIC and what it was configured as.
-struct NicPort {
-    config: NicConfig,
-    nic: Arc<Nic>,
-}
-
 impl Datapath {
-    /// Starts DPDK, the NICs, the workers, and listens for the guests.
+    /// Starts DPDK, the NICs, the sockets, the workers, and listens for the guests.
     pub fn start(config: Config) -> Result<Datapath, StartError> {
         leave_cores_to_workers(&config.cores);
         let eal = Eal::init(&EalArgs {
             hugepages: config.hugepages,
             pci: config.nics.iter().map(|nic| nic.device.clone()).filter(|device| is_pci(device)).collect(),
-            memory_mb: memory_mb(&config.nics),
+            memory_mb: memory_mb(&config),
             extra: config.eal_args,
         })?;
         let place = if eal.hugepages() { "hugepages" } else { "ordinary pages (no hugepages)" };
         tracing::info!("DPDK runs, with packet memory in {place}");
-        let workers: Arc<[Worker]> =
-            config.cores.iter().map(|core| Worker::start(*core)).collect::<Result<Vec<_>, _>>()?.into();
-        let mut pairs = BTreeMap::new();
-        let nics = config.nics.into_iter().map(|nic| open_nic(nic, &mut pairs));
-        let nics = nics.collect::<Result<Vec<NicPort>, _>>()?;
-        let guests = config.guests.into_iter().map(|guest| add_guest(guest, &nics, &mut pairs, &workers));
-        let guests = guests.collect::<Result<Vec<_>, _>>()?;
-        let link_watch = LinkWatch::start(&nics)?;
-        let serving = guests.iter().map(|guest| Serving::start(guest.clone())).collect::<Result<_, _>>()?;
-        let _unwired = Mutex::new(pairs.into_values().flatten().collect());
-        let started = Instant::now();
-        Ok(Datapath { serving, _link_watch: link_watch, guests, _unwired, nics, workers, started, eal })
+        let workers: Arc<[Worker]> = config
+            .cores
+            .iter()
+            .map(|core| Worker::start(*core, config.idle))
+            .collect::<Result<Vec<_>, _>>()?
+            .into();
+        let slow_path = SlowPath::start()
+            .map_err(|source| StartError::Thread { what: "the slow path".to_owned(), source })?;
+        let mut ports = Ports::new(Control::new(workers.clone(), slow_path));
+        let interrupts = config.idle == Idle::Adaptive;
+        config.nics.into_iter().try_for_each(|nic| ports.add_nic(nic, interrupts))?;
+        config.guests.into_iter().for_each(|guest| ports.add_guest(guest));
+        for socket in config.sockets {
+            let fds = ports::inherited(&socket)?;
+            ports.add_socket(socket, fds)?;
+        }
+        let ports = Arc::new(ports);
+        ports.add_punts()?;
+        ports.connect_all()?;
+        let _watch = Watch::start(ports.clone())?;
+        let serving =
+            (0..ports.guests.len()).map(|at| Serving::start(&ports, at)).collect::<Result<_, _>>()?;
+        Ok(Datapath { serving, _watch, ports, workers, started: Instant::now(), eal })
+    }
+
+    /// Connects a guest to another port, or to none, while it runs.
+    ///
+    /// # Errors
+    /// If there is no such guest or port, or the port is another guest's; nothing has changed then.
+    pub fn set_backend(&self, guest: &str, backend: Option<&str>) -> Result<(), BackendError> {
+        self.ports.set_backend(guest, backend)
+    }
+
+    /// Adds a tap or raw socket while it runs; `fds`, if there are any, are open already.
+    ///
+    /// # Errors
+    /// If it cannot be opened, or the name is taken; nothing has changed then.
+    pub fn add_socket(&self, config: SocketConfig, fds: Vec<OwnedFd>) -> Result<(), PortError> {
+        self.ports.add_socket(config, fds)
+    }
+
+    /// Removes a tap or raw socket while it runs.
+    ///
+    /// # Errors
+    /// If there is none of that name, or a guest needs it.
+    pub fn remove_socket(&self, name: &str) -> Result<(), PortError> {
+        self.ports.remove_socket(name)
     }
 
     /// Stops everything: rings are given back, sockets removed, what is held is sent or counted, NICs
@@ -123,16 +177,16 @@ impl Datapath {
     pub fn shutdown(mut self) -> snapshot::Status {
         self.serving.iter().for_each(Serving::ask_to_stop);
         self.serving.clear();
-        for guest in &self.guests {
-            guest.wire().remove();
-        }
+        self.ports.control().remove_all();
         self.status()
     }
 }
 
-/// Memory that the NICs' mbufs and rings need at most, in MiB.
-fn memory_mb(nics: &[NicConfig]) -> u32 {
-    let packets = nics.iter().map(|nic| port::nic::memory_bytes(nic.queues, nic.mtu)).sum::<u64>();
+/// Memory that mbufs and rings need at most, in MiB.
+fn memory_mb(config: &Config) -> u32 {
+    let punts = config.guests.iter().filter(|guest| guest.punt.is_some()).count() as u64;
+    let nics = config.nics.iter().map(|nic| port::nic::memory_bytes(nic.queues, nic.mtu)).sum::<u64>();
+    let packets = nics + punts * port::punt::MEMORY_BYTES;
     (BASE_MEMORY_MB + packets.div_ceil(1 << 20)) as u32
 }
 
@@ -145,50 +199,6 @@ fn is_pci(device: &str) -> bool {
     tail.is_some_and(|(slot, function)| hex(slot) && hex(function))
         && parts.clone().count() > 0
         && parts.all(hex)
-}
-
-fn open_nic(config: NicConfig, pairs: &mut BTreeMap<String, Vec<NicPair>>) -> Result<NicPort, StartError> {
-    let (nic, queues) = Nic::open(&NicOptions {
-        name: &config.name,
-        device: &config.device,
-        queues: config.queues,
-        mtu: config.mtu,
-        promiscuous: config.promiscuous,
-    })?;
-    tracing::info!(
-        nic = config.name,
-        driver = nic.port.info().driver,
-        queues = config.queues,
-        mtu = nic.port.mtu(),
-        link = if nic.link_up() { "up" } else { "down" },
-        "nic opened"
-    );
-    pairs.insert(config.name.clone(), queues);
-    Ok(NicPort { config, nic: Arc::new(nic) })
-}
-
-fn add_guest(
-    config: GuestConfig,
-    nics: &[NicPort],
-    pairs: &mut BTreeMap<String, Vec<NicPair>>,
-    workers: &Arc<[Worker]>,
-) -> Result<Arc<Guest>, StartError> {
-    let counters: Vec<GuestCounters> = (0..config.queues).map(|_| GuestCounters::default()).collect();
-    let (nic, queues) = match &config.backend {
-        None => (None, Vec::new()),
-        Some(backend) => {
-            let nic = nics.iter().find(|nic| nic.config.name == *backend);
-            match (nic, pairs.remove(backend)) {
-                (Some(nic), Some(queues)) => (Some(nic.nic.clone()), queues),
-                _ => {
-                    let (guest, backend) = (config.name.clone(), backend.clone());
-                    return Err(StartError::Backend { guest, backend });
-                }
-            }
-        }
-    };
-    let wire = Wire::new(&config.name, counters.clone(), workers.clone(), queues);
-    Ok(Arc::new(Guest::new(config, counters, nic, wire)))
 }
 
 /// Keeps this thread, and all that it starts, off the workers' cores, if that leaves any. Workers pin

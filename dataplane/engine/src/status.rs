@@ -1,37 +1,52 @@
 //! Fills in a [`snapshot::Status`] from what control knows and what the owners of the queues have counted.
 
 use std::collections::BTreeMap;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 
 use port::counters::{DropReason, PairCounters, RingCounters};
 use port::guest::GuestCounters;
 use port::nic::Nic;
+use port::punt::Punt;
 use snapshot::{Port, PortKind, Queue, Status};
 
-use crate::config::NicConfig;
-use crate::frontend::Guest;
-use crate::{Datapath, NicPort};
+use crate::Datapath;
+use crate::config::{NicConfig, SocketKind};
+use crate::control::{Control, Owner};
+use crate::ports::{Guest, NicPort, Ports, SocketEntry};
 
 impl Datapath {
     /// What the datapath looks like now. Reading it costs the packet path nothing.
     pub fn status(&self) -> Status {
+        // Before control is locked: whoever changes a route locks the two in this order.
+        let wanted: Vec<_> = self.ports.guests.iter().map(|guest| guest.route().wanted.clone()).collect();
+        let control = self.ports.control();
         let workers = self.workers.iter().enumerate().map(|(index, worker)| snapshot::Worker {
             name: worker_name(worker.core),
             core: worker.core,
-            lanes: self.guests.iter().map(|guest| guest.wire().lanes_on(index)).sum(),
+            lanes: control.lanes_on(index),
             busy_rounds: worker.counters.busy.get(),
             idle_rounds: worker.counters.idle.get(),
             rates: None,
         });
-        let nics = self.nics.iter().map(nic_port);
-        let guests = self.guests.iter().map(|guest| guest_port(guest));
+        let workers = workers.collect();
+        let guests = self.ports.guests.iter().zip(wanted);
+        let guests: Vec<Port> =
+            guests.map(|(guest, wanted)| guest_port(guest, wanted, &control, &self.ports)).collect();
+        let sockets = self.ports.sockets();
+        let held_for_guest = |entry: &Arc<SocketEntry>| {
+            control.punt_by_tap(&entry.config.name).map_or(0, Punt::held_for_guest)
+        };
+        let punted: Vec<u64> = sockets.iter().map(held_for_guest).collect();
+        drop(control);
+        let nics = self.ports.nics.iter().map(nic_port);
+        let sockets = sockets.iter().zip(punted).map(|(entry, punted)| socket_port(entry, punted));
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             uptime_seconds: self.started.elapsed().as_secs_f64(),
             hugepages: self.eal.hugepages(),
-            workers: workers.collect(),
-            ports: nics.chain(guests).collect(),
+            workers,
+            ports: nics.chain(sockets).chain(guests).collect(),
         }
     }
 }
@@ -66,6 +81,7 @@ fn port<'a>(
         rates: None,
         guest: None,
         nic: None,
+        interface: None,
     }
 }
 
@@ -94,20 +110,46 @@ fn nic_part(config: &NicConfig, nic: &Nic, link: dpdk::ethdev::Link) -> snapshot
     }
 }
 
-fn guest_port(guest: &Guest) -> Port {
+fn socket_port(SocketEntry { config, socket }: &SocketEntry, punted: u64) -> Port {
+    let kind = match config.kind {
+        SocketKind::Raw => PortKind::Raw,
+        SocketKind::Tap | SocketKind::Macvtap => PortKind::Tap,
+    };
+    let held = punted + socket.counters.iter().map(|pair| pair.rx_held.get()).sum::<u64>();
+    let pairs = socket.counters.iter().map(|pair| &***pair);
+    let status = socket.status();
+    let counters = &status.counters;
+    let kernel = [
+        ("rx_packets", counters.rx_packets),
+        ("tx_packets", counters.tx_packets),
+        ("rx_dropped", counters.rx_dropped),
+        ("tx_dropped", counters.tx_dropped),
+        ("rx_errors", counters.rx_errors),
+        ("tx_errors", counters.tx_errors),
+        ("missed", status.missed),
+    ];
+    let part = snapshot::Interface {
+        name: status.interface,
+        driver: socket.kind.name().to_owned(),
+        mtu: status.mtu,
+        queue_pairs: socket.counters.len() as u16,
+        kernel_stats: kernel.map(|(name, count)| (name.to_owned(), count)).into(),
+    };
+    let state = status.state.name();
+    Port { interface: Some(part), ..port(&config.name, kind, state, held, pairs) }
+}
+
+fn guest_port(guest: &Guest, wanted: Option<String>, control: &Control, ports: &Ports) -> Port {
     let seen = guest.seen().clone();
     let packed = vhost_user::features::is_packed(seen.frontend.features);
     let format = if packed { "packed" } else { "split" };
-    let queues: Vec<Queue> = {
-        let wire = guest.wire();
-        (0..2 * guest.config.queues)
-            .map(|index| {
-                let counters = &guest.counters[usize::from(index / 2)];
-                let state = seen.frontend.queues.get(usize::from(index));
-                queue(index, counters, state, format, wire.owner(index / 2))
-            })
-            .collect()
-    };
+    let name = &guest.config.name;
+    let queues = (0..2 * guest.config.queues).map(|index| {
+        let counters = &guest.counters[usize::from(index / 2)];
+        let state = seen.frontend.queues.get(usize::from(index));
+        queue(index, counters, state, format, control.owner(name, index / 2))
+    });
+    let queues: Vec<Queue> = queues.collect();
     let state = if !seen.frontend.connected {
         "disconnected"
     } else if queues.iter().any(|queue| queue.violation.is_some()) {
@@ -117,10 +159,16 @@ fn guest_port(guest: &Guest) -> Port {
     } else {
         "up"
     };
-    let held = guest.nic.iter().flat_map(|nic| &nic.counters).map(|pair| pair.tx_held.get()).sum();
+    let backend = control.backend(name).unwrap_or(NONE);
+    let nic = ports.nics.iter().find(|nic| nic.config.name == backend);
+    let held = nic.iter().flat_map(|nic| &nic.nic.counters).map(|pair| pair.tx_held.get()).sum::<u64>();
+    let punt = control.punt(name);
+    let held = held + punt.map_or(0, Punt::held);
     let pairs = guest.counters.iter().map(|counters| &**counters.pair);
     let part = snapshot::Guest {
-        backend: guest.config.backend.clone().unwrap_or_else(|| "none".to_owned()),
+        backend: backend.to_owned(),
+        backend_wanted: wanted.unwrap_or_else(|| NONE.to_owned()),
+        fallback: guest.config.fallback.clone(),
         socket: guest.config.socket.display().to_string(),
         connected: seen.frontend.connected,
         connections: seen.connections,
@@ -130,17 +178,22 @@ fn guest_port(guest: &Guest) -> Port {
         memory_bytes: seen.frontend.memory_bytes,
         queues,
     };
-    Port { guest: Some(part), ..port(&guest.config.name, PortKind::Guest, state, held, pairs) }
+    let mut port = port(name, PortKind::Guest, state, held, pairs);
+    if let Some(punt) = punt {
+        *port.drops.entry(DropReason::SocketError.name().to_owned()).or_default() += punt.refused.get();
+    }
+    Port { guest: Some(part), ..port }
 }
 
 const PARKED: &str = "parked";
+const NONE: &str = "none";
 
 fn queue(
     index: u16,
     counters: &GuestCounters,
     state: Option<&vhost_user::QueueState>,
     format: &str,
-    owner: Option<usize>,
+    owner: Owner,
 ) -> Queue {
     let ring: &RingCounters = if index.is_multiple_of(2) { &counters.to } else { &counters.from };
     let violation = *ring.violation.lock().unwrap_or_else(PoisonError::into_inner);
@@ -149,7 +202,11 @@ fn queue(
     Queue {
         index,
         enabled: state.is_some_and(|state| state.enabled),
-        owner: owner.map_or_else(|| PARKED.to_owned(), worker_name),
+        owner: match owner {
+            Owner::Worker(core) => worker_name(core),
+            Owner::SlowPath => "slow-path".to_owned(),
+            Owner::Parked => PARKED.to_owned(),
+        },
         size: state.map_or(0, |state| state.size),
         format: if started { format } else { "none" }.to_owned(),
         used: ring.used.get(),

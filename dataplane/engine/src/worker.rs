@@ -1,12 +1,15 @@
 //! Workers: one pinned thread each, polling the lanes it owns.
 
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, unbounded};
 use dpdk::eal::{self, EalError};
 use port::counters::{Counter, Shared, shared};
 
+use crate::config::Idle;
 use crate::lane::{Lane, LaneId};
+use crate::nap::{Bell, Nap};
 
 /// What control asks of a worker.
 enum Command {
@@ -49,6 +52,8 @@ pub struct WorkerCounters {
     pub busy: Counter,
     /// The others.
     pub idle: Counter,
+    /// How often it slept.
+    pub naps: Counter,
 }
 
 /// Control's handle on a worker. The thread ends when this is dropped.
@@ -59,12 +64,20 @@ pub struct Worker {
     pub counters: Shared<WorkerCounters>,
     /// Taken, and so closed, to end the thread.
     commands: Option<Sender<Command>>,
+    /// Wakes it.
+    bell: Arc<Bell>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Worker {
     /// Starts a thread on `core`, registered with DPDK.
-    pub fn start(core: usize) -> Result<Worker, WorkerError> {
+    pub fn start(core: usize, idle: Idle) -> Result<Worker, WorkerError> {
+        let spawn_error = |source| WorkerError::Spawn { core, source };
+        let bell = Arc::new(Bell::new().map_err(spawn_error)?);
+        let nap = match idle {
+            Idle::Poll => None,
+            Idle::Adaptive => Some(Nap::new(bell.clone()).map_err(spawn_error)?),
+        };
         let (commands, inbox) = unbounded();
         let (ready, outcome) = bounded(1);
         let counters = shared();
@@ -90,11 +103,11 @@ impl Worker {
                     );
                 }
                 let _ = ready.send(Ok(()));
-                run(&inbox, &written);
+                run(&inbox, &written, nap);
             })
-            .map_err(|source| WorkerError::Spawn { core, source })?;
+            .map_err(spawn_error)?;
         outcome.recv().unwrap_or(Err(WorkerError::Pin(core)))?;
-        Ok(Worker { core, counters, commands: Some(commands), thread: Some(thread) })
+        Ok(Worker { core, counters, commands: Some(commands), bell, thread: Some(thread) })
     }
 
     /// Gives a lane to the worker.
@@ -114,6 +127,7 @@ impl Worker {
         if !matches!(sent, Some(Ok(()))) {
             self.died();
         }
+        self.bell.ring();
     }
 
     /// A worker only ends when its handle is dropped. Should it have panicked, the queues it owned are
@@ -126,14 +140,15 @@ impl Worker {
 impl Drop for Worker {
     fn drop(&mut self) {
         self.commands = None;
+        self.bell.ring();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
     }
 }
 
-/// The poll loop. Blocks only while there is nothing to poll.
-fn run(inbox: &Receiver<Command>, counters: &WorkerCounters) {
+/// The poll loop. Blocks only while there is nothing to poll, or in a nap.
+fn run(inbox: &Receiver<Command>, counters: &WorkerCounters, mut nap: Option<Nap>) {
     let mut lanes: Vec<Lane> = Vec::new();
     loop {
         let command = if lanes.is_empty() {
@@ -142,7 +157,7 @@ fn run(inbox: &Receiver<Command>, counters: &WorkerCounters) {
             inbox.try_recv()
         };
         match command {
-            Ok(command) => obey(command, &mut lanes),
+            Ok(command) => obey(command, &mut lanes, &mut nap),
             Err(TryRecvError::Empty) => {}
             Err(TryRecvError::Disconnected) => return,
         }
@@ -156,15 +171,26 @@ fn run(inbox: &Receiver<Command>, counters: &WorkerCounters) {
             counters.idle.add(1);
             std::hint::spin_loop();
         }
+        if let Some(nap) = &mut nap
+            && nap.is_due(busy)
+        {
+            counters.naps.add(1);
+            nap.sleep(&mut lanes);
+        }
     }
 }
 
-fn obey(command: Command, lanes: &mut Vec<Lane>) {
+fn obey(command: Command, lanes: &mut Vec<Lane>, nap: &mut Option<Nap>) {
     match command {
-        Command::Give(lane) => lanes.push(lane),
+        Command::Give(lane) => {
+            nap.iter_mut().for_each(|nap| nap.watch(&lane));
+            lanes.push(lane);
+        }
         Command::Take(id, reply) => {
             if let Some(at) = lanes.iter().position(|lane| lane.id == id) {
-                let _ = reply.send(lanes.remove(at));
+                let lane = lanes.remove(at);
+                nap.iter_mut().for_each(|nap| nap.forget(&lane));
+                let _ = reply.send(lane);
             }
         }
     }

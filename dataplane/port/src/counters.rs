@@ -17,12 +17,31 @@ pub enum DropReason {
     GuestBufferTooSmall,
     /// Still held when the wire it was on was taken down for good.
     WireRemoved,
+    /// Still held when the guest's backend was replaced by another one.
+    BackendChanged,
+    /// Arrived while the port was no guest's backend.
+    NotConnected,
+    /// Its virtio-net header asks for a checksum or a segmentation that the frame does not allow.
+    BadOffload,
+    /// The kernel refused to send it: too long for the interface, or no such destination.
+    SocketError,
+    /// The queue of the exception path was full.
+    PuntFull,
 }
 
 impl DropReason {
     /// All reasons.
-    pub const ALL: [DropReason; 4] =
-        [DropReason::Runt, DropReason::Oversize, DropReason::GuestBufferTooSmall, DropReason::WireRemoved];
+    pub const ALL: [DropReason; 9] = [
+        DropReason::Runt,
+        DropReason::Oversize,
+        DropReason::GuestBufferTooSmall,
+        DropReason::WireRemoved,
+        DropReason::BackendChanged,
+        DropReason::NotConnected,
+        DropReason::BadOffload,
+        DropReason::SocketError,
+        DropReason::PuntFull,
+    ];
 
     /// Name in statistics.
     pub fn name(self) -> &'static str {
@@ -31,6 +50,11 @@ impl DropReason {
             DropReason::Oversize => "oversize",
             DropReason::GuestBufferTooSmall => "guest_buffer_too_small",
             DropReason::WireRemoved => "wire_removed",
+            DropReason::BackendChanged => "backend_changed",
+            DropReason::NotConnected => "not_connected",
+            DropReason::BadOffload => "bad_offload",
+            DropReason::SocketError => "socket_error",
+            DropReason::PuntFull => "punt_full",
         }
     }
 }

@@ -3,19 +3,24 @@
 //! A packet is copied once, between the guest's buffer and an mbuf; the chain is returned to the guest in
 //! the same burst. So a ring that nobody is inside of has nothing in flight: what was taken was used.
 
+mod complete;
+mod forward;
 mod receive;
 mod send;
+mod socket;
 
 use std::sync::PoisonError;
 
 use dpdk::burst::Burst;
-use dpdk::mempool::Mempool;
 use net::Header;
 use virtqueue::{Call, Ring, Segment, Violation, Virtqueue};
 
 use crate::counters::{DropReason, PairCounters, RingCounters, Shared};
+use crate::outbox::Outbox;
+use complete::Workbench;
 use receive::Received;
 use send::Sent;
+pub use socket::{Stop, Turn};
 
 /// What a turn at a queue did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -69,6 +74,8 @@ pub struct GuestPair {
     /// Virtqueue 2k: the guest receives.
     to: Side,
     counters: Shared<PairCounters>,
+    /// For what the guest may leave to complete, if it negotiated that.
+    workbench: Option<Box<Workbench>>,
 }
 
 /// One virtqueue and what goes with it.
@@ -78,6 +85,8 @@ struct Side {
     counters: Shared<RingCounters>,
     /// The next packet needs more buffers than were posted: no need to try before there are more.
     short: bool,
+    /// How many more frames from a socket are expected to be as long as any.
+    long: u8,
 }
 
 /// Runs a block on the ring behind a [`Ring`], compiled once for each format.
@@ -89,22 +98,41 @@ macro_rules! with_ring {
         }
     };
 }
+use with_ring;
 
 impl GuestPair {
     /// A pair of started rings: `from` is the one the guest sends on. Kicks are switched off: it will be
     /// polled.
     pub fn new(name: &str, from: Ring, to: Ring, counters: &GuestCounters) -> GuestPair {
+        let workbench = Workbench::new(from.config().features).map(Box::new);
         GuestPair {
             index: from.index() / 2,
             name: name.to_owned(),
             from: Side::new(from, counters.from.clone()),
             to: Side::new(to, counters.to.clone()),
             counters: counters.pair.clone(),
+            workbench,
         }
     }
 
+    /// Counts `n` packets that the guest sent and that were dropped.
+    pub fn count_drops(&self, reason: DropReason, n: u64) {
+        self.counters.dropped(reason, n);
+    }
+
+    /// Virtio features the guest acknowledged.
+    pub fn features(&self) -> u64 {
+        self.from.ring.config().features
+    }
+
     /// Gives the rings (the one the guest sends on first) back; kicks are switched on again.
-    pub fn into_rings(self) -> [Ring; 2] {
+    pub fn into_rings(mut self) -> [Ring; 2] {
+        if let Some(workbench) = &mut self.workbench {
+            // Segments for another guest that had no room for them yet.
+            let (packets, bytes) = workbench.undelivered();
+            self.counters.rx.add(packets, bytes);
+            self.counters.dropped(DropReason::BackendChanged, packets);
+        }
         [self.from, self.to].map(|side| {
             let mut ring = side.ring;
             ring.as_dyn().set_kicks(true);
@@ -112,31 +140,37 @@ impl GuestPair {
         })
     }
 
-    /// Moves packets that the guest sent into `burst`, in mbufs of `pool`. Fewer than allowed when the guest
-    /// has sent no more, the burst is full, or mbufs are short (then they stay with the guest).
+    /// Moves packets that the guest sent into `outbox`. Fewer than allowed when the guest has sent no more, the
+    /// burst is full, or mbufs are short (then they stay with the guest). A frame that is cut into segments counts
+    /// as many packets as these.
     #[inline(always)]
-    pub fn receive(&mut self, burst: &mut Burst, limits: Limits, pool: &Mempool) -> Moved {
+    pub fn receive(&mut self, outbox: &mut Outbox, limits: Limits) -> Moved {
         if with_ring!(&self.from.ring, ring => ring.is_idle()) {
             return Moved::default();
         }
-        self.receive_burst(burst, limits, pool)
+        self.receive_burst(outbox, limits)
     }
 
     #[inline(never)]
-    fn receive_burst(&mut self, burst: &mut Burst, limits: Limits, pool: &Mempool) -> Moved {
+    fn receive_burst(&mut self, outbox: &mut Outbox, limits: Limits) -> Moved {
         let mut received = Received::default();
         let Side { ring, header, counters, .. } = &mut self.from;
         let outcome = with_ring!(ring, ring => {
-            let outcome = received.receive(ring, header.len(), burst, limits, pool);
+            let outcome = match &mut self.workbench {
+                None => received.receive(ring, header.len(), &mut outbox.burst, limits, &outbox.pool),
+                Some(workbench) => received.receive_incomplete(ring, header.len(), outbox, limits, workbench),
+            };
             counters.published(received.chains(), ring.publish());
             outcome
         });
-        let moved = Moved { packets: received.chains(), bytes: received.bytes, cost: received.cost };
+        let packets = received.chains() + received.cut;
+        let moved = Moved { packets, bytes: received.bytes, cost: received.cost };
         if moved.packets > 0 {
             self.counters.rx.add(moved.packets, moved.bytes);
-            if received.runts + received.oversize > 0 {
+            if received.runts + received.oversize + received.bad_offload > 0 {
                 self.counters.dropped(DropReason::Runt, received.runts);
                 self.counters.dropped(DropReason::Oversize, received.oversize);
+                self.counters.dropped(DropReason::BadOffload, received.bad_offload);
             }
         }
         if let Err(violation) = outcome {
@@ -177,7 +211,7 @@ impl GuestPair {
             return Moved::default();
         }
         let mut sent = Sent::default();
-        let Side { ring, header, counters, short } = &mut self.to;
+        let Side { ring, header, counters, short, .. } = &mut self.to;
         let outcome = with_ring!(ring, ring => {
             let outcome = sent.send(ring, header, burst, budget);
             counters.published(sent.chains, ring.publish());
@@ -202,7 +236,7 @@ impl Side {
         queue.set_kicks(false);
         let header = Header::plain(queue.config().features);
         counters.show_violation(queue.violation());
-        Side { ring, header, counters, short: false }
+        Side { ring, header, counters, short: false, long: 0 }
     }
 
     /// Whether the next packet still needs more buffers than were posted. To be asked before anyone looks at the

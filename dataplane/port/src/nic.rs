@@ -1,5 +1,6 @@
 //! The nic port: bursts out of and into the queue pairs of a DPDK ethdev.
 
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -7,8 +8,9 @@ use dpdk::burst::Burst;
 use dpdk::ethdev::{self, Device, DeviceConfig, DeviceError, RxQueue, TxQueue};
 use dpdk::mempool::{Mempool, MempoolError};
 
-use crate::counters::{PairCounters, Shared, shared};
+use crate::counters::{DropReason, PairCounters, Shared, shared};
 use crate::guest::Moved;
+use crate::outbox::Outbox;
 
 /// Descriptors asked for per NIC queue; drivers round to what they can.
 const DESCRIPTORS: u16 = 1024;
@@ -16,6 +18,9 @@ const DESCRIPTORS: u16 = 1024;
 const SEGMENT: u16 = 2048;
 /// Mbufs an lcore keeps to itself.
 const CACHE: u32 = 256;
+
+/// More bursts than any NIC's ring holds.
+const STALE_BURSTS: usize = 4096;
 
 /// Bytes around an mbuf's data: its header, headroom, and the pool's own.
 const AROUND: u64 = 512;
@@ -51,6 +56,8 @@ pub struct NicOptions<'a> {
     pub mtu: Option<u16>,
     /// Whether to take frames for other addresses.
     pub promiscuous: bool,
+    /// Whether the NIC is to interrupt when asked to, if it can.
+    pub interrupts: bool,
 }
 
 /// A NIC that cannot be opened.
@@ -110,11 +117,9 @@ pub struct NicRx {
 pub struct NicTx {
     queue: TxQueue,
     /// Packets that wait for room in the NIC's ring.
-    pub held: Burst,
+    pub held: Outbox,
     /// Longest frame the NIC sends, in bytes.
     pub max_frame: u32,
-    /// Where mbufs to send come from.
-    pub pool: Mempool,
     link_up: Arc<AtomicBool>,
 }
 
@@ -134,6 +139,7 @@ impl Nic {
             tx_descriptors: DESCRIPTORS,
             mtu: options.mtu,
             promiscuous: options.promiscuous,
+            rx_interrupts: options.interrupts,
             pool: &pool,
         };
         let started = device.start(config).map_err(device_error)?;
@@ -144,13 +150,7 @@ impl Nic {
         let pairs = (0..).zip(queues).map(|(index, ((rx, tx), counters))| NicPair {
             index,
             rx: NicRx { queue: rx, held: Burst::new() },
-            tx: NicTx {
-                queue: tx,
-                held: Burst::new(),
-                max_frame,
-                pool: pool.clone(),
-                link_up: link_up.clone(),
-            },
+            tx: NicTx { queue: tx, held: Outbox::new(pool.clone()), max_frame, link_up: link_up.clone() },
             counters: counters.clone(),
         });
         let pairs = pairs.collect();
@@ -193,11 +193,61 @@ impl NicPair {
             self.counters.tx_held.set(held.len() as u64);
             return false;
         }
-        let before = held.bytes();
-        let packets = queue.send(held) as u64;
-        self.counters.tx.add(packets, before - held.bytes());
-        self.counters.tx_held.set(held.len() as u64);
-        held.is_empty()
+        loop {
+            let before = held.burst.bytes();
+            let packets = queue.send(&mut held.burst) as u64;
+            self.counters.tx.add(packets, before - held.burst.bytes());
+            let more = held.is_empty() && !held.behind.is_empty() && held.move_up();
+            if !more {
+                self.counters.tx_held.set(held.len() as u64);
+                return held.is_empty();
+            }
+        }
+    }
+
+    /// Whether the link was up when last looked at.
+    pub fn link_up(&self) -> bool {
+        self.tx.link_up.load(Ordering::Relaxed)
+    }
+
+    /// The descriptor that becomes readable when a packet arrives while interrupts are on, if the NIC has one.
+    pub fn interrupt(&self) -> Option<BorrowedFd<'_>> {
+        self.rx.queue.interrupt()
+    }
+
+    /// Switches interrupts on or off. Receive once more after switching them on: a packet that is there already may
+    /// cause none.
+    pub fn set_interrupts(&mut self, wanted: bool) {
+        self.rx.queue.set_interrupts(wanted);
+    }
+
+    /// Whether packets wait to be sent.
+    pub fn holds_unsent(&self) -> bool {
+        !self.tx.held.is_empty()
+    }
+
+    /// Drops what was received and is still held.
+    pub fn drop_received(&mut self, reason: DropReason) {
+        self.counters.dropped(reason, self.rx.held.len() as u64);
+        self.rx.held.clear();
+        self.show_held();
+    }
+
+    /// Throws away what waits to be sent, and says how much, to be counted where it came from.
+    pub fn discard_unsent(&mut self) -> u64 {
+        let unsent = self.tx.held.len() as u64;
+        self.tx.held.clear();
+        self.counters.tx_held.set(0);
+        unsent
+    }
+
+    /// Throws away what has arrived while nobody took it: it is late for whoever comes now.
+    pub fn discard_arrived(&mut self) {
+        let mut bursts = 0;
+        while bursts < STALE_BURSTS && self.receive(dpdk::BURST_MAX).packets > 0 {
+            self.drop_received(DropReason::NotConnected);
+            bursts += 1;
+        }
     }
 
     /// Shows how much is held of what was received.

@@ -61,6 +61,10 @@ pub enum PortKind {
     Guest,
     /// A DPDK ethdev.
     Nic,
+    /// A tap or macvtap.
+    Tap,
+    /// A raw (AF_PACKET) socket.
+    Raw,
 }
 
 /// A named place where packets enter and leave.
@@ -73,7 +77,8 @@ pub struct Port {
     pub name: String,
     /// Kind.
     pub kind: PortKind,
-    /// `up`, `down` (a nic without link), `disconnected` (a guest without frontend),
+    /// `up`, `down` (a nic or an interface without link), `no_carrier`, `gone` or `elsewhere` (an
+    /// interface whose peer is missing, that was removed, or moved to another namespace), `disconnected` (a guest without frontend),
     /// `connected` (a frontend, but no running queue pair) or `broken` (a ring violated the protocol).
     pub state: String,
     /// Packets that entered the datapath here.
@@ -97,6 +102,9 @@ pub struct Port {
     /// The part only a nic has.
     #[serde(flatten, default, skip_serializing_if = "Option::is_none")]
     pub nic: Option<Nic>,
+    /// The part only a tap or raw socket has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interface: Option<Interface>,
 }
 
 /// Rates of one port.
@@ -117,6 +125,12 @@ pub struct Rates {
 pub struct Guest {
     /// Name of the port its virtqueues are connected to, or `none`.
     pub backend: String,
+    /// The backend asked for last; another one than `backend` while the fallback is in its place.
+    #[serde(default)]
+    pub backend_wanted: String,
+    /// Name of the port that is taken while the backend has no link.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<String>,
     /// Path of the vhost-user socket.
     pub socket: String,
     /// Whether a frontend is connected.
@@ -142,7 +156,7 @@ pub struct Queue {
     pub index: u16,
     /// Whether the frontend has enabled it.
     pub enabled: bool,
-    /// `worker:CORE` or `parked`.
+    /// `worker:CORE`, `slow-path` or `parked`.
     pub owner: String,
     /// Entries; 0 before the frontend has set it.
     pub size: u16,
@@ -185,6 +199,51 @@ pub struct Nic {
     pub device_stats: BTreeMap<String, u64>,
     /// The driver's extended counters, by its own names.
     pub xstats: BTreeMap<String, u64>,
+}
+
+/// What only a tap or raw port has.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Interface {
+    /// Its name in the kernel.
+    pub name: String,
+    /// `tap`, `macvtap` or `raw`.
+    pub driver: String,
+    /// MTU in bytes; 0 once the interface is gone.
+    pub mtu: u32,
+    /// Queue pairs in use.
+    pub queue_pairs: u16,
+    /// The kernel's counters of the interface, from its own point of view, and `missed`: what it dropped because we
+    /// did not read in time.
+    pub kernel_stats: BTreeMap<String, u64>,
+}
+
+/// Body of `PUT /v1/guests/NAME/backend`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Backend {
+    /// A port's name, or `none`.
+    pub backend: String,
+}
+
+/// Body of `PUT /v1/ports/NAME`: a tap or raw port. Descriptors that are sent along with the request (SCM_RIGHTS) are
+/// taken instead of an interface's name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewPort {
+    /// `tap` or `raw`.
+    pub kind: PortKind,
+    /// Name of the kernel's interface; a tap is created when missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interface: Option<String>,
+    /// Queue pairs; 1 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queues: Option<u16>,
+    /// Number of the user who may open the tap, if it is created.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<u32>,
+    /// Number of the group that may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<u32>,
 }
 
 /// Body of every refused request.

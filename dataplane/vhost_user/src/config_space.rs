@@ -52,6 +52,7 @@ mod tests {
             queue_pairs: 128,
             mac: [2, 0, 0, 0, 0, 9],
             mtu: Some(9000),
+            offloads: 0,
         })
     }
 

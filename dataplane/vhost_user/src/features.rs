@@ -1,7 +1,7 @@
 //! Feature bits: what is offered, what may be acknowledged, what they are called.
 //!
-//! A bit is offered only if everything it brings along is served. Not offered, and why: VHOST_F_LOG_ALL,
-//! checksum and segmentation offloads (not implemented yet), GUEST_ANNOUNCE (QEMU then leaves announcing a
+//! A bit is offered only if everything it brings along is served. Not offered, and why: VHOST_F_LOG_ALL (not
+//! implemented yet), GUEST_ANNOUNCE (QEMU then leaves announcing a
 //! migrated guest to the guest, which needs nothing of us, but there is no migration without a dirty log),
 //! RING_RESET (vhost-user has no message for it. A ring that is stopped by GET_VRING_BASE may be set up anew with
 //! another size, but QEMU 7.2, told by its guest to reset a ring, says nothing to a vhost-user backend: after
@@ -13,8 +13,11 @@ use virtio_bindings::virtio_config::{
     VIRTIO_F_ANY_LAYOUT, VIRTIO_F_IN_ORDER, VIRTIO_F_RING_PACKED, VIRTIO_F_VERSION_1,
 };
 use virtio_bindings::virtio_net::{
-    VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_MAC, VIRTIO_NET_F_MQ, VIRTIO_NET_F_MRG_RXBUF, VIRTIO_NET_F_MTU,
-    VIRTIO_NET_F_STATUS,
+    VIRTIO_NET_F_CSUM, VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_ECN,
+    VIRTIO_NET_F_GUEST_TSO4, VIRTIO_NET_F_GUEST_TSO6, VIRTIO_NET_F_GUEST_UFO, VIRTIO_NET_F_GUEST_USO4,
+    VIRTIO_NET_F_GUEST_USO6, VIRTIO_NET_F_HOST_ECN, VIRTIO_NET_F_HOST_TSO4, VIRTIO_NET_F_HOST_TSO6,
+    VIRTIO_NET_F_HOST_UFO, VIRTIO_NET_F_HOST_USO, VIRTIO_NET_F_MAC, VIRTIO_NET_F_MQ, VIRTIO_NET_F_MRG_RXBUF,
+    VIRTIO_NET_F_MTU, VIRTIO_NET_F_STATUS,
 };
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 
@@ -48,6 +51,28 @@ const ALWAYS: [u32; 10] = [
     PROTOCOL_FEATURES,
 ];
 
+/// Checksum and segmentation offloads that can be offered, by the names QEMU has for them.
+pub const OFFLOADS: [(&str, u32); 13] = [
+    ("csum", VIRTIO_NET_F_CSUM),
+    ("guest_csum", VIRTIO_NET_F_GUEST_CSUM),
+    ("guest_tso4", VIRTIO_NET_F_GUEST_TSO4),
+    ("guest_tso6", VIRTIO_NET_F_GUEST_TSO6),
+    ("guest_ecn", VIRTIO_NET_F_GUEST_ECN),
+    ("guest_ufo", VIRTIO_NET_F_GUEST_UFO),
+    ("guest_uso4", VIRTIO_NET_F_GUEST_USO4),
+    ("guest_uso6", VIRTIO_NET_F_GUEST_USO6),
+    ("host_tso4", VIRTIO_NET_F_HOST_TSO4),
+    ("host_tso6", VIRTIO_NET_F_HOST_TSO6),
+    ("host_ecn", VIRTIO_NET_F_HOST_ECN),
+    ("host_ufo", VIRTIO_NET_F_HOST_UFO),
+    ("host_uso", VIRTIO_NET_F_HOST_USO),
+];
+
+/// The bits of all [`OFFLOADS`].
+pub fn all_offloads() -> u64 {
+    OFFLOADS.iter().fold(0, |bits, (_, bit)| bits | 1 << bit)
+}
+
 /// Virtio features offered.
 ///
 /// VIRTIO_NET_F_MQ asks for VIRTIO_NET_F_CTRL_VQ (virtio 1.2, 5.1.3.1), so both are offered together, as
@@ -57,7 +82,7 @@ pub fn offered(options: &DeviceOptions) -> u64 {
     let more_queues = (options.rings() > 2).then_some([VIRTIO_NET_F_MQ, VIRTIO_NET_F_CTRL_VQ]);
     let mtu = options.mtu.map(|_| VIRTIO_NET_F_MTU);
     let bits = ALWAYS.into_iter().chain(more_queues.into_iter().flatten()).chain(mtu);
-    bits.fold(0, |features, bit| features | 1 << bit)
+    bits.fold(options.offloads, |features, bit| features | 1 << bit)
 }
 
 /// The bits of `acked` that are not in `offered`: none, if a frontend keeps to the protocol.
@@ -75,7 +100,7 @@ pub fn is_packed(features: u64) -> bool {
     has(features, VIRTIO_F_RING_PACKED)
 }
 
-const NAMES: [(u32, &str); 33] = [
+const NAMES: [(u32, &str); 36] = [
     (0, "VIRTIO_NET_F_CSUM"),
     (1, "VIRTIO_NET_F_GUEST_CSUM"),
     (2, "VIRTIO_NET_F_CTRL_GUEST_OFFLOADS"),
@@ -109,6 +134,9 @@ const NAMES: [(u32, &str); 33] = [
     (35, "VIRTIO_F_IN_ORDER"),
     (36, "VIRTIO_F_ORDER_PLATFORM"),
     (38, "VIRTIO_F_NOTIFICATION_DATA"),
+    (54, "VIRTIO_NET_F_GUEST_USO4"),
+    (55, "VIRTIO_NET_F_GUEST_USO6"),
+    (56, "VIRTIO_NET_F_HOST_USO"),
 ];
 
 /// Names of virtio feature bits, lowest first; a bit without a name is `bit N`.
@@ -133,7 +161,17 @@ mod tests {
     use super::*;
 
     fn options(queue_pairs: u16, mtu: Option<u16>) -> DeviceOptions {
-        DeviceOptions { name: "vm".into(), queue_pairs, mac: [2, 0, 0, 0, 0, 1], mtu }
+        DeviceOptions { name: "vm".into(), queue_pairs, mac: [2, 0, 0, 0, 0, 1], mtu, offloads: 0 }
+    }
+
+    #[test]
+    fn offers_the_offloads_it_is_told_to() {
+        let all = DeviceOptions { offloads: all_offloads(), ..options(1, None) };
+        let names = feature_names(offered(&all) & !offered(&options(1, None)));
+        let expected: Vec<String> =
+            OFFLOADS.iter().map(|(name, _)| format!("VIRTIO_NET_F_{}", name.to_uppercase())).collect();
+        assert_eq!(names.len(), expected.len());
+        assert!(expected.iter().all(|name| names.contains(name)), "{names:?}");
     }
 
     #[test]

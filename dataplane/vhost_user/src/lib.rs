@@ -82,6 +82,8 @@ pub struct DeviceOptions {
     pub mac: [u8; 6],
     /// MTU; `None`: VIRTIO_NET_F_MTU is not offered.
     pub mtu: Option<u16>,
+    /// Feature bits of the [checksum and segmentation offloads](features::OFFLOADS) that are offered.
+    pub offloads: u64,
 }
 
 impl DeviceOptions {

@@ -165,7 +165,7 @@ pub(crate) struct Client {
 }
 
 pub(crate) fn options(queue_pairs: u16) -> DeviceOptions {
-    DeviceOptions { name: "vm1".into(), queue_pairs, mac: [2, 0, 0, 0, 0, 7], mtu: None }
+    DeviceOptions { name: "vm1".into(), queue_pairs, mac: [2, 0, 0, 0, 0, 7], mtu: None, offloads: 0 }
 }
 
 impl Client {

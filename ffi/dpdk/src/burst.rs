@@ -148,6 +148,29 @@ impl Burst {
         }
     }
 
+    /// Takes out those packets behind the first `first` that are `wanted`, in order; the others stay, in theirs.
+    pub fn remove_where(
+        &mut self,
+        first: usize,
+        mut wanted: impl FnMut(&Mbuf) -> bool,
+        mut removed: impl FnMut(Mbuf),
+    ) {
+        if !self.as_slice()[first..].iter().any(&mut wanted) {
+            return;
+        }
+        let mut kept = Burst::new();
+        for at in 0..self.len() {
+            let Some(mbuf) = self.pop_front() else { break };
+            if at >= first && wanted(&mbuf) {
+                removed(mbuf);
+            } else {
+                // There is room.
+                let _ = kept.push(mbuf);
+            }
+        }
+        *self = kept;
+    }
+
     /// Frees the first `n` packets in bulk: they have been copied out.
     ///
     /// # Panics

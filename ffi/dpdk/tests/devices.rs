@@ -8,7 +8,15 @@ use dpdk::ethdev::{Device, DeviceConfig, DeviceError, Started, offload};
 use dpdk::mempool::Mempool;
 
 fn config(pool: &Mempool, queue_pairs: u16) -> DeviceConfig<'_> {
-    DeviceConfig { queue_pairs, rx_descriptors: 0, tx_descriptors: 0, mtu: None, promiscuous: true, pool }
+    DeviceConfig {
+        queue_pairs,
+        rx_descriptors: 0,
+        tx_descriptors: 0,
+        mtu: None,
+        promiscuous: true,
+        rx_interrupts: false,
+        pool,
+    }
 }
 
 fn start(devargs: &str, pool: &Mempool) -> Started {
@@ -215,6 +223,7 @@ isolated_tests! {
                 tx_descriptors: 100,
                 mtu: Some(1400),
                 promiscuous: false,
+                rx_interrupts: false,
                 ..config(&pool, 1)
             })
             .unwrap();

@@ -49,6 +49,7 @@ fn start(devargs: &str, mtu: Option<u16>, pool: &Mempool) -> Started {
             tx_descriptors: 0,
             mtu,
             promiscuous: true,
+            rx_interrupts: false,
             pool,
         })
         .unwrap()

@@ -63,6 +63,7 @@ isolated_tests! {
                 tx_descriptors: 0,
                 mtu: None,
                 promiscuous: true,
+                rx_interrupts: false,
                 pool: &pool,
             })
             .unwrap();
@@ -103,6 +104,7 @@ isolated_tests! {
                 tx_descriptors: 0,
                 mtu: Some(9000),
                 promiscuous: true,
+                rx_interrupts: false,
                 pool: &pool,
             })
             .unwrap();

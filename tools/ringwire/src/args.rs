@@ -34,6 +34,9 @@ pub enum Command {
     /// The ports, or one of them.
     #[command(subcommand)]
     Port(PortCommand),
+    /// What a guest is connected to.
+    #[command(subcommand)]
+    Backend(BackendCommand),
     /// Counters: packets and bytes each way, held, and drops by reason.
     Stats {
         /// Only this port.
@@ -48,10 +51,61 @@ pub enum Command {
 pub enum PortCommand {
     /// Every port in one line.
     List(Output),
+    /// Add a tap or raw port while ringwired runs.
+    #[command(subcommand)]
+    Add(AddCommand),
+    /// Remove a tap or raw port that is no guest's backend or fallback.
+    Remove {
+        /// The port.
+        name: String,
+        #[command(flatten)]
+        output: Output,
+    },
     /// Everything about one port.
     Show {
         /// The port.
         name: String,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+/// The kinds of ports that can be added.
+#[derive(Debug, Subcommand)]
+pub enum AddCommand {
+    /// A tap, created when its interface is missing, or a macvtap.
+    Tap(NewSocket),
+    /// A raw socket on an interface.
+    Raw(NewSocket),
+}
+
+/// A tap or raw port.
+#[derive(Debug, Args)]
+pub struct NewSocket {
+    /// The port's name.
+    pub name: String,
+    /// Name of the kernel's interface.
+    #[arg(long, required_unless_present = "fds", conflicts_with = "fds")]
+    pub interface: Option<String>,
+    /// Number of a descriptor that is open already, to be handed over instead; once for each queue pair.
+    #[arg(long = "fd", value_name = "NUMBER")]
+    pub fds: Vec<i32>,
+    /// Queue pairs.
+    #[arg(long)]
+    pub queues: Option<u16>,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// The commands about backends.
+#[derive(Debug, Subcommand)]
+pub enum BackendCommand {
+    /// Connect a guest to another port while it runs, or to none.
+    Set {
+        /// The guest.
+        guest: String,
+        /// A nic, tap or raw port, another guest, or "none".
+        port: String,
         #[command(flatten)]
         output: Output,
     },

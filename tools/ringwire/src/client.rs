@@ -1,15 +1,19 @@
 //! One HTTP request over the control API's unix socket.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
-use hyper::{Request, header};
+use hyper::{Method, Request, header};
 use hyper_util::rt::TokioIo;
+use serde::Serialize;
 use snapshot::ErrorBody;
 use tokio::net::UnixStream;
+
+use crate::descriptors::Connection;
 
 /// The whole request must be done after this time.
 const TIME: Duration = Duration::from_secs(10);
@@ -34,12 +38,40 @@ pub enum ClientError {
 
 /// The body of the answer to `GET path`.
 pub fn get(socket: &Path, path: &str) -> Result<String, ClientError> {
+    request(socket, Method::GET, path, Bytes::new(), Vec::new())
+}
+
+/// The body of the answer to `DELETE path`.
+pub fn delete(socket: &Path, path: &str) -> Result<String, ClientError> {
+    request(socket, Method::DELETE, path, Bytes::new(), Vec::new())
+}
+
+/// The body of the answer to `PUT path` with `body` as JSON; `fds` go along.
+pub fn put(
+    socket: &Path,
+    path: &str,
+    body: &impl Serialize,
+    fds: Vec<OwnedFd>,
+) -> Result<String, ClientError> {
+    let body = serde_json::to_vec(body).map_err(|error| ClientError::Refused(error.to_string()))?;
+    request(socket, Method::PUT, path, body.into(), fds)
+}
+
+fn request(
+    socket: &Path,
+    method: Method,
+    path: &str,
+    body: Bytes,
+    fds: Vec<OwnedFd>,
+) -> Result<String, ClientError> {
+    let asked = format!("{method} {path}");
     let unreachable = |problem| ClientError::Unreachable { socket: socket.to_owned(), problem };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| unreachable(format!("no event loop: {error}")))?;
-    let answer = runtime.block_on(async { tokio::time::timeout(TIME, exchange(socket, path)).await });
+    let answer = runtime
+        .block_on(async { tokio::time::timeout(TIME, exchange(socket, method, path, body, fds)).await });
     let (code, body) = answer
         .unwrap_or_else(|_| Err(format!("it took the connection but did not answer within {TIME:?}")))
         .map_err(unreachable)?;
@@ -48,20 +80,31 @@ pub fn get(socket: &Path, path: &str) -> Result<String, ClientError> {
     }
     match serde_json::from_str(&body) {
         Ok(ErrorBody { error }) => Err(ClientError::Refused(error)),
-        Err(_) => Err(ClientError::Refused(format!("ringwired answered GET {path} with {code}"))),
+        Err(_) => Err(ClientError::Refused(format!("ringwired answered {asked} with {code}"))),
     }
 }
 
-async fn exchange(socket: &Path, path: &str) -> Result<(hyper::StatusCode, String), String> {
+async fn exchange(
+    socket: &Path,
+    method: Method,
+    path: &str,
+    body: Bytes,
+    fds: Vec<OwnedFd>,
+) -> Result<(hyper::StatusCode, String), String> {
     let not_http = |error: hyper::Error| format!("what answers there is not ringwired: {error}");
     let stream = UnixStream::connect(socket).await.map_err(|error| cannot_connect(&error))?;
     let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(not_http)?;
+        hyper::client::conn::http1::handshake(TokioIo::new(Connection::new(stream, fds)))
+            .await
+            .map_err(not_http)?;
     // Its errors come out of the request as well.
     tokio::spawn(connection);
-    let request = Request::get(path)
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
         .header(header::HOST, "ringwire")
-        .body(Empty::<Bytes>::new())
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(Full::new(body))
         .map_err(|error| error.to_string())?;
     let answer = sender.send_request(request).await.map_err(not_http)?;
     let code = answer.status();

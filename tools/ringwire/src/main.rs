@@ -2,6 +2,7 @@
 
 mod args;
 mod client;
+mod descriptors;
 mod notes;
 mod table;
 mod units;
@@ -13,9 +14,9 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use serde::de::DeserializeOwned;
-use snapshot::Port;
+use snapshot::{Backend, NewPort, Port, PortKind};
 
-use args::{Cli, Command, Output, PortCommand};
+use args::{AddCommand, BackendCommand, Cli, Command, NewSocket, Output, PortCommand};
 use client::{ClientError, path_element};
 
 fn main() -> ExitCode {
@@ -44,6 +45,18 @@ fn run(api: &Path, command: &Command) -> Result<String, ClientError> {
             show(api, "/v1/ports", output, |ports: &Vec<Port>| views::ports(ports))
         }
         Command::Port(PortCommand::Show { name, output }) => show(api, &port(name), output, views::port),
+        Command::Port(PortCommand::Add(AddCommand::Tap(new))) => add(api, PortKind::Tap, new),
+        Command::Port(PortCommand::Add(AddCommand::Raw(new))) => add(api, PortKind::Raw, new),
+        Command::Port(PortCommand::Remove { name, output }) => {
+            view_answer(api, client::delete(api, &port(name))?, output, |port: &Port| {
+                format!("{}: removed\n", port.name)
+            })
+        }
+        Command::Backend(BackendCommand::Set { guest, port, output }) => {
+            let path = format!("/v1/guests/{}/backend", path_element(guest));
+            let answer = client::put(api, &path, &Backend { backend: port.clone() }, Vec::new())?;
+            view_answer(api, answer, output, views::connected)
+        }
         Command::Stats { name: None, output } => {
             show(api, "/v1/ports", output, |ports: &Vec<Port>| views::stats(ports))
         }
@@ -53,6 +66,15 @@ fn run(api: &Path, command: &Command) -> Result<String, ClientError> {
     }
 }
 
+/// Adds a tap or raw port.
+fn add(api: &Path, kind: PortKind, new: &NewSocket) -> Result<String, ClientError> {
+    let path = format!("/v1/ports/{}", path_element(&new.name));
+    let NewSocket { interface, queues, fds, output, .. } = new;
+    let body = NewPort { kind, interface: interface.clone(), queues: *queues, user: None, group: None };
+    let answer = client::put(api, &path, &body, descriptors::inherited(fds)?)?;
+    view_answer(api, answer, output, views::port)
+}
+
 /// The answer to `GET path`: as it came, or as `view` puts it.
 fn show<T: DeserializeOwned>(
     api: &Path,
@@ -60,7 +82,15 @@ fn show<T: DeserializeOwned>(
     output: &Output,
     view: impl FnOnce(&T) -> String,
 ) -> Result<String, ClientError> {
-    let body = client::get(api, path)?;
+    view_answer(api, client::get(api, path)?, output, view)
+}
+
+fn view_answer<T: DeserializeOwned>(
+    api: &Path,
+    body: String,
+    output: &Output,
+    view: impl FnOnce(&T) -> String,
+) -> Result<String, ClientError> {
     if output.json {
         return Ok(body);
     }

@@ -1,6 +1,6 @@
 //! Where packets stop: what in a snapshot keeps a port from carrying traffic, in words.
 
-use snapshot::{Guest, Nic, Port, Status, Worker};
+use snapshot::{Guest, Interface, Nic, Port, Status, Worker};
 
 use crate::units::count;
 
@@ -10,7 +10,8 @@ pub fn notes(status: &Status) -> Vec<String> {
     let ports = status.ports.iter().flat_map(|port| {
         let guest = port.guest.iter().flat_map(|guest| self::guest(port, guest, status));
         let nic = port.nic.iter().flat_map(|nic| self::nic(port, nic, status));
-        guest.chain(nic).map(|note| format!("{}: {note}", port.name)).collect::<Vec<_>>()
+        let interface = port.interface.iter().flat_map(|part| interface(port, part));
+        guest.chain(nic).chain(interface).map(|note| format!("{}: {note}", port.name)).collect::<Vec<_>>()
     });
     let none = status.ports.is_empty().then(|| "no port is configured".to_owned());
     workers.chain(none).chain(ports).collect()
@@ -27,6 +28,9 @@ fn guest(port: &Port, guest: &Guest, status: &Status) -> Vec<String> {
     let backend = status.ports.iter().find(|port| port.name == guest.backend);
     if backend.is_none() {
         notes.push("has no backend, its virtqueues are parked".to_owned());
+    }
+    if guest.fallback.as_deref() == Some(&guest.backend) && guest.backend != guest.backend_wanted {
+        notes.push(format!("runs on its fallback {}: {} has no link", guest.backend, guest.backend_wanted));
     }
     if !guest.connected {
         let (socket, so_far) = (&guest.socket, count(guest.connections));
@@ -47,7 +51,7 @@ fn guest(port: &Port, guest: &Guest, status: &Status) -> Vec<String> {
     let parked = guest.queues.iter().filter(|q| q.enabled && q.violation.is_none() && q.owner == "parked");
     let parked: Vec<String> = parked.map(|queue| queue.index.to_string()).collect();
     if backend.is_some() && !parked.is_empty() {
-        notes.push(format!("enabled, but run by no worker: queues {}", parked.join(", ")));
+        notes.push(format!("enabled, but nobody runs them: queues {}", parked.join(", ")));
     }
     let Some(backend) = backend else {
         return notes;
@@ -84,6 +88,17 @@ fn nic(port: &Port, nic: &Nic, status: &Status) -> Vec<String> {
     let losses = losses.collect::<Vec<_>>().join(", ");
     if !losses.is_empty() {
         notes.push(format!("the device itself has lost packets: {losses}"));
+    }
+    notes
+}
+
+fn interface(port: &Port, part: &Interface) -> Vec<String> {
+    let name = &part.name;
+    let mut notes = Vec::new();
+    match port.state.as_str() {
+        "up" => {}
+        "gone" => notes.push(format!("interface {name} was removed")),
+        _ => notes.push(format!("interface {name} is down (ip link set {name} up)")),
     }
     notes
 }
@@ -146,7 +161,7 @@ mod tests {
         );
         assert_eq!(
             after(|status| guest(status).queues[1].owner = "parked".into()),
-            ["vm1: enabled, but run by no worker: queues 1"]
+            ["vm1: enabled, but nobody runs them: queues 1"]
         );
         assert_eq!(
             after(|status| guest(status).queues[1].violation = Some("used twice".into())),

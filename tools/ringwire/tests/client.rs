@@ -45,7 +45,7 @@ fn status_shows_the_whole_picture() {
 #[test]
 fn port_list_has_a_line_for_each() {
     let server = Server::start();
-    assert_eq!(shown(&server, &["port", "list"]).lines().count(), 6);
+    assert_eq!(shown(&server, &["port", "list"]).lines().count(), 7);
 }
 
 #[test]
@@ -83,6 +83,39 @@ fn json_is_the_answer_as_it_came() {
 }
 
 #[test]
+fn a_guest_gets_another_backend() {
+    let server = Server::start();
+    assert_eq!(shown(&server, &["backend", "set", "vm1", "vm3"]), "vm1: backend vm3\n");
+    let port: snapshot::Port =
+        serde_json::from_str(&shown(&server, &["backend", "set", "vm1", "none", "--json"])).unwrap();
+    assert_eq!(port.guest.unwrap().backend, "none");
+    let line = "ringwire: no port is called \"wire9\"\n";
+    assert_eq!(refused(&server.socket(), &["backend", "set", "vm1", "wire9"]), (1, line.to_owned()));
+}
+
+#[test]
+fn a_port_is_asked_for_and_descriptors_go_along() {
+    let server = Server::start();
+    let asked = "ringwire: there is a port called SocketConfig { name: \"t\", kind: ";
+    let (status, line) =
+        refused(&server.socket(), &["port", "add", "tap", "t", "--interface", "t0", "--queues", "2"]);
+    let rest = "Tap, interface: \"t0\", descriptors: [], queues: 2, user: None, group: None } [] already\n";
+    assert_eq!((status, line), (1, format!("{asked}{rest}")));
+    let command = format!(
+        "exec {RINGWIRE} --api {} port add raw t --fd 7 3</dev/zero 7</dev/null",
+        server.socket().display()
+    );
+    let output = Command::new("sh").args(["-c", &command]).output().unwrap();
+    let rest = "Raw, interface: \"\", descriptors: [], queues: 1, user: None, group: None } [\"/dev/null\"] already\n";
+    assert_eq!(String::from_utf8(output.stderr).unwrap(), format!("{asked}{rest}"));
+    let (status, line) = refused(&server.socket(), &["port", "add", "raw", "t", "--fd", "77"]);
+    let rest = "ringwire: descriptor 77 cannot be handed over: Bad file descriptor (os error 9)\n";
+    assert_eq!((status, line.as_str()), (1, rest));
+    let (status, line) = refused(&server.socket(), &["port", "remove", "vm1"]);
+    assert!(status == 1 && line.starts_with("ringwire: vm1 is a guest or a nic"), "{line}");
+}
+
+#[test]
 fn the_environment_names_the_socket_too() {
     let server = Server::start();
     let mut command = Command::new(RINGWIRE);
@@ -94,7 +127,7 @@ fn the_environment_names_the_socket_too() {
 fn a_refusal_is_the_daemons_own_words_and_1() {
     let server = Server::start();
     for command in [["port", "show", "vm9"].as_slice(), &["stats", "vm9"]] {
-        let line = "ringwire: no port is called \"vm9\" (there are: wire0, wire1, vm1, vm2, vm3)\n";
+        let line = "ringwire: no port is called \"vm9\" (there are: wire0, wire1, vm1, vm2, vm3, tap0)\n";
         assert_eq!(refused(&server.socket(), command), (1, line.to_owned()));
     }
     let (status, line) = refused(&server.socket(), &["stats", "a b/ü?#"]);

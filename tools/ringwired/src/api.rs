@@ -5,22 +5,29 @@
 //! [`CONNECTION_TIME`].
 
 use std::convert::Infallible;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use axum::Router;
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
+use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, PathRejection};
+use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, put};
+use axum::{Extension, Router};
+use engine::Datapath;
+pub use engine::config::{SocketConfig, SocketKind};
+pub use engine::{BackendError, PortError};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use snapshot::{ErrorBody, Status};
+use snapshot::{Backend, ErrorBody, NewPort, PortKind, Status};
 use tokio::net::UnixStream;
 use tokio::sync::Semaphore;
 
+use crate::config::shapes;
+use crate::descriptors::{Connection, Descriptors};
 use crate::metrics;
 use crate::rates::Sampler;
 use crate::socket::ApiSocket;
@@ -31,19 +38,51 @@ pub const MAX_CONNECTIONS: usize = 64;
 pub const CONNECTION_TIME: Duration = Duration::from_secs(10);
 /// The request line and headers must be here after this time.
 pub const HEADER_TIME: Duration = Duration::from_secs(3);
-/// Request line and headers may be this long. Bodies are not read at all.
+/// Request line and headers may be this long.
 pub const HEADER_BYTES: usize = 16 * 1024;
+/// The body of a request may be this long.
+pub const BODY_BYTES: usize = 16 * 1024;
 /// The datapath must have answered after this time.
 const STATUS_TIME: Duration = Duration::from_secs(3);
 /// Rates are over this interval.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What the datapath looks like now. May block: it is called off the API's own thread.
-pub type Source = Arc<dyn Fn() -> Status + Send + Sync>;
+/// What the API shows and changes. All of it may block, and is called off the API's own thread.
+pub trait Source: Send + Sync + 'static {
+    /// What the datapath looks like now.
+    fn status(&self) -> Status;
+
+    /// Connects a guest to another port, or to none.
+    fn set_backend(&self, guest: &str, backend: Option<&str>) -> Result<(), BackendError>;
+
+    /// Adds a tap or raw socket; `fds`, if there are any, are open already.
+    fn add_socket(&self, config: SocketConfig, fds: Vec<OwnedFd>) -> Result<(), PortError>;
+
+    /// Removes a tap or raw socket.
+    fn remove_socket(&self, name: &str) -> Result<(), PortError>;
+}
+
+impl Source for Datapath {
+    fn status(&self) -> Status {
+        self.status()
+    }
+
+    fn set_backend(&self, guest: &str, backend: Option<&str>) -> Result<(), BackendError> {
+        self.set_backend(guest, backend)
+    }
+
+    fn add_socket(&self, config: SocketConfig, fds: Vec<OwnedFd>) -> Result<(), PortError> {
+        self.add_socket(config, fds)
+    }
+
+    fn remove_socket(&self, name: &str) -> Result<(), PortError> {
+        self.remove_socket(name)
+    }
+}
 
 #[derive(Clone)]
 struct Api {
-    source: Source,
+    source: Arc<dyn Source>,
     sampler: Arc<Mutex<Sampler>>,
 }
 
@@ -57,7 +96,7 @@ impl IntoResponse for Refusal {
 }
 
 /// Serves `source` on `socket` until the future is dropped.
-pub async fn serve(socket: &ApiSocket, source: Source) -> Infallible {
+pub async fn serve(socket: &ApiSocket, source: Arc<dyn Source>) -> Infallible {
     let api = Api { source, sampler: Arc::default() };
     let (never, _) = tokio::join!(sample(api.clone()), accept(socket, router(api)));
     never
@@ -67,10 +106,12 @@ fn router(api: Api) -> Router {
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/ports", get(ports))
-        .route("/v1/ports/{name}", get(port))
+        .route("/v1/ports/{name}", get(port).put(add_port).delete(remove_port))
+        .route("/v1/guests/{name}/backend", put(set_backend))
         .route("/metrics", get(prometheus))
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
+        .layer(DefaultBodyLimit::max(BODY_BYTES))
         .with_state(api)
 }
 
@@ -80,7 +121,7 @@ async fn sample(api: Api) -> Infallible {
     loop {
         tick.tick().await;
         let source = api.source.clone();
-        let taken = tokio::task::spawn_blocking(move || (source(), Instant::now())).await;
+        let taken = tokio::task::spawn_blocking(move || (source.status(), Instant::now())).await;
         if let Ok((status, at)) = taken {
             api.sampler().sample(at, &status);
         }
@@ -116,6 +157,9 @@ async fn accept(socket: &ApiSocket, router: Router) -> Infallible {
 }
 
 async fn connection(stream: UnixStream, router: Router) {
+    let descriptors = Descriptors::default();
+    let router = router.layer(Extension(descriptors.clone()));
+    let stream = Connection::new(stream, descriptors);
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIME)
@@ -136,15 +180,22 @@ impl Api {
 
     /// The datapath as it is now, with rates.
     async fn status(&self) -> Result<Status, Refusal> {
+        let mut status = self.ask(|source| source.status()).await?;
+        self.sampler().annotate(&mut status);
+        Ok(status)
+    }
+
+    /// What the datapath answers to `question`.
+    async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&dyn Source) -> T + Send + 'static,
+    ) -> Result<T, Refusal> {
         let source = self.source.clone();
-        let answer = tokio::task::spawn_blocking(move || source());
+        let answer = tokio::task::spawn_blocking(move || question(&*source));
         match tokio::time::timeout(STATUS_TIME, answer).await {
-            Ok(Ok(mut status)) => {
-                self.sampler().annotate(&mut status);
-                Ok(status)
-            }
+            Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => {
-                let text = format!("the datapath could not be looked at: {error}");
+                let text = format!("the datapath could not be asked: {error}");
                 Err(Refusal(StatusCode::INTERNAL_SERVER_ERROR, text))
             }
             Err(_) => {
@@ -190,18 +241,127 @@ async fn port(
     }
 }
 
+/// The port, as it is then.
+async fn add_port(
+    State(api): State<Api>,
+    Extension(descriptors): Extension<Descriptors>,
+    name: Result<Path<String>, PathRejection>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Refusal> {
+    let Path(name) = name.map_err(|error| Refusal(error.status(), error.body_text()))?;
+    let body = body.map_err(|error| Refusal(error.status(), error.body_text()))?;
+    let wanted: NewPort = serde_json::from_slice(&body).map_err(|error| {
+        let text =
+            format!("the body is not {{\"kind\": \"tap\"|\"raw\", \"interface\": \"NAME\", ...}}: {error}");
+        Refusal(StatusCode::BAD_REQUEST, text)
+    })?;
+    let fds = descriptors.take();
+    let config = socket_config(name.clone(), wanted, fds.len())
+        .map_err(|problem| Refusal(StatusCode::UNPROCESSABLE_ENTITY, problem))?;
+    api.ask(move |source| source.add_socket(config, fds)).await?.map_err(refuse_port)?;
+    let answer = port(State(api), Ok(Path(name))).await?;
+    Ok((StatusCode::CREATED, answer).into_response())
+}
+
+/// What a request for a new port means, or what is wrong with it. `fds` have come along.
+fn socket_config(name: String, wanted: NewPort, fds: usize) -> Result<SocketConfig, String> {
+    shapes::check_name(&name)?;
+    let kind = match wanted.kind {
+        PortKind::Tap => SocketKind::Tap,
+        PortKind::Raw => SocketKind::Raw,
+        PortKind::Guest | PortKind::Nic => {
+            return Err(
+                "guests and nics come and go with ringwired in this version (kind: tap or raw)".into()
+            );
+        }
+    };
+    let queues = wanted.queues.unwrap_or(if fds > 0 { fds as u16 } else { 1 });
+    match (&wanted.interface, fds) {
+        (None, 0) => return Err("interface is missing, and no descriptor came along".into()),
+        (Some(_), 1..) => return Err("both an interface and descriptors were given".into()),
+        (None, _) if fds != usize::from(queues) => {
+            return Err(format!("{fds} descriptors came along, but queues is {queues}"));
+        }
+        (Some(_), 0) if !(1..=128).contains(&queues) => return Err("queues is not from 1 to 128".into()),
+        _ => {}
+    }
+    let interface = wanted.interface.unwrap_or_default();
+    let (user, group) = (wanted.user, wanted.group);
+    Ok(SocketConfig { name, kind, interface, descriptors: Vec::new(), queues, user, group })
+}
+
+/// The port, as it was.
+async fn remove_port(
+    State(api): State<Api>,
+    name: Result<Path<String>, PathRejection>,
+) -> Result<Response, Refusal> {
+    let Path(name) = name.map_err(|error| Refusal(error.status(), error.body_text()))?;
+    let answer = port(State(api.clone()), Ok(Path(name.clone()))).await?;
+    api.ask(move |source| source.remove_socket(&name)).await?.map_err(refuse_port)?;
+    Ok(answer)
+}
+
+fn refuse_port(error: PortError) -> Refusal {
+    let code = match error {
+        PortError::NameTaken(_) | PortError::InUse { .. } => StatusCode::CONFLICT,
+        PortError::NoSuchPort(_) => StatusCode::NOT_FOUND,
+        PortError::Fixed(_) | PortError::Open(_) => StatusCode::UNPROCESSABLE_ENTITY,
+    };
+    Refusal(code, error.to_string())
+}
+
+/// The guest's port, as it is then.
+async fn set_backend(
+    State(api): State<Api>,
+    name: Result<Path<String>, PathRejection>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Refusal> {
+    let Path(name) = name.map_err(|error| Refusal(error.status(), error.body_text()))?;
+    let body = body.map_err(|error| Refusal(error.status(), error.body_text()))?;
+    let wanted: Backend = serde_json::from_slice(&body).map_err(|error| {
+        let text =
+            format!("the body is not {{\"backend\": \"PORT\"}}, with a port's name or \"none\": {error}");
+        Refusal(StatusCode::BAD_REQUEST, text)
+    })?;
+    let guest = name.clone();
+    let set = move |source: &dyn Source| {
+        let backend = Some(wanted.backend.as_str()).filter(|backend| *backend != "none");
+        source.set_backend(&guest, backend)
+    };
+    api.ask(set).await?.map_err(|error| Refusal(code(&error), error.to_string()))?;
+    port(State(api), Ok(Path(name))).await
+}
+
+fn code(error: &BackendError) -> StatusCode {
+    match error {
+        BackendError::NoSuchGuest(_) => StatusCode::NOT_FOUND,
+        BackendError::NoSuchPort(_) | BackendError::Itself(_) => StatusCode::UNPROCESSABLE_ENTITY,
+        BackendError::Taken { .. } | BackendError::Occupied { .. } | BackendError::Punt { .. } => {
+            StatusCode::CONFLICT
+        }
+    }
+}
+
 async fn prometheus(State(api): State<Api>) -> Result<Response, Refusal> {
     let page = metrics::render(&api.status().await?);
     Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], page).into_response())
 }
 
+const PATHS: &str = "/v1/status, /v1/ports, /v1/ports/NAME, /v1/guests/NAME/backend, /metrics";
+
 async fn no_such_path(uri: Uri) -> Refusal {
-    let text =
-        format!("no such path: {} (there are: /v1/status, /v1/ports, /v1/ports/NAME, /metrics)", uri.path());
+    let text = format!("no such path: {} (there are: {PATHS})", uri.path());
     Refusal(StatusCode::NOT_FOUND, text)
 }
 
 async fn no_such_method(uri: Uri) -> Refusal {
-    let text = format!("{} can only be read (GET) in this version", uri.path());
+    let path = uri.path();
+    let text = match path.ends_with("/backend") {
+        true => format!("{path} can only be changed (PUT); GET /v1/ports/NAME shows it"),
+        false if path.starts_with("/v1/ports/") => {
+            format!("{path} can be read (GET), added (PUT) and removed (DELETE)")
+        }
+        false => format!("{path} can only be read (GET)"),
+    };
     Refusal(StatusCode::METHOD_NOT_ALLOWED, text)
 }

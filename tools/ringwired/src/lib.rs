@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod config;
+pub mod descriptors;
 pub mod metrics;
 pub mod rates;
 pub mod socket;

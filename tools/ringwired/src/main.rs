@@ -59,9 +59,11 @@ fn run(args: &Args) -> Result<(), Failure> {
     let config = Config::load(&args.config, &config::allowed_cores())?;
     if args.check {
         let file = args.config.display();
-        let (nics, guests) = (config.datapath.nics.len(), config.datapath.guests.len());
-        let cores = config.datapath.cores.len();
-        println!("{file}: valid: workers {cores}, nics {nics}, guests {guests}");
+        let engine::config::Config { cores, nics, sockets, guests, .. } = &config.datapath;
+        let (cores, nics, sockets, guests) = (cores.len(), nics.len(), sockets.len(), guests.len());
+        println!(
+            "{file}: valid: workers {cores}, nics {nics}, guests {guests}, taps and raw sockets {sockets}"
+        );
         return Ok(());
     }
     let _log = init_log(args.log);
@@ -90,12 +92,11 @@ fn serve(
     mut signals: Signals,
     datapath: Arc<Datapath>,
 ) -> &'static str {
-    let source: api::Source = Arc::new(move || datapath.status());
     runtime.block_on(async {
         tracing::info!("ready, control API on {}", socket.path().display());
         notify(NotifyState::Ready);
         tokio::select! {
-            never = api::serve(&socket, source) => match never {},
+            never = api::serve(&socket, datapath) => match never {},
             signal = signals.stop() => signal,
         }
     })

@@ -81,6 +81,8 @@ fn kind(port: &Port) -> &'static str {
     match port.kind {
         PortKind::Guest => "guest",
         PortKind::Nic => "nic",
+        PortKind::Tap => "tap",
+        PortKind::Raw => "raw",
     }
 }
 

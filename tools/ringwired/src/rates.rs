@@ -101,6 +101,7 @@ mod tests {
             rates: None,
             guest: None,
             nic: None,
+            interface: None,
         };
         let worker = Worker {
             name: "worker:1".into(),

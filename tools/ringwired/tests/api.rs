@@ -3,12 +3,14 @@
 mod common;
 
 use std::io::{Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::Server;
 use ringwired::api;
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use serde_json::Value;
 
 /// Status code, head and body of the answer to `request`.
@@ -65,11 +67,11 @@ fn status_and_ports_are_the_snapshot() {
 #[test]
 fn rates_appear_with_the_second_sample() {
     let began = Instant::now();
-    let server = Server::with(Arc::new(move || {
+    let server = Server::with(move || {
         let mut status = common::status();
         status.ports[0].rx_packets += (1000.0 * began.elapsed().as_secs_f64()) as u64;
         status
-    }));
+    });
     let deadline = began + Duration::from_secs(10);
     let rate = loop {
         let (_, _, body) = get(&server, "/v1/ports/wire0");
@@ -87,7 +89,7 @@ fn rates_appear_with_the_second_sample() {
 fn what_is_not_there_is_refused_in_json() {
     let server = Server::start();
     let (code, _, body) = get(&server, "/v1/ports/vm9");
-    let expected = "no port is called \"vm9\" (there are: wire0, wire1, vm1, vm2, vm3)";
+    let expected = "no port is called \"vm9\" (there are: wire0, wire1, vm1, vm2, vm3, tap0)";
     assert_eq!((code, error(&body).as_str()), (404, expected));
     for path in ["/", "/v1", "/v1/", "/v2/status", "/v1/ports/", "/v1/ports/a/b", "/metrics/x"] {
         let (code, _, body) = get(&server, path);
@@ -97,13 +99,114 @@ fn what_is_not_there_is_refused_in_json() {
     let (code, _, body) = get(&server, "/v1/ports/%ff");
     assert_eq!(code, 400);
     assert!(error(&body).contains("UTF-8"), "{body}");
-    for method in ["PUT", "POST", "DELETE", "PATCH"] {
+    for method in ["POST", "PATCH"] {
         let request = format!("{method} /v1/ports/vm1 HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n");
         let (code, head, body) = ask(&server, &request);
         assert_eq!(code, 405, "{method}");
-        assert!(head.contains("allow: get"), "{head}");
-        assert_eq!(error(&body), "/v1/ports/vm1 can only be read (GET) in this version");
+        assert!(head.contains("allow: get,head,put,delete"), "{head}");
+        assert_eq!(error(&body), "/v1/ports/vm1 can be read (GET), added (PUT) and removed (DELETE)");
     }
+}
+
+/// Status code and body of the answer to `PUT path` with `body`.
+fn put(server: &Server, path: &str, body: &str) -> (u16, String) {
+    let head = format!("PUT {path} HTTP/1.1\r\nHost: ringwire\r\nContent-Length: {}\r\n\r\n", body.len());
+    let (code, _, answer) = ask(server, &(head + body));
+    (code, answer)
+}
+
+#[test]
+fn a_guest_gets_another_backend() {
+    let server = Server::start();
+    let path = "/v1/guests/vm1/backend";
+    for backend in ["none", "none", "wire0", "vm3"] {
+        let (code, body) = put(&server, path, &format!("{{\"backend\": \"{backend}\"}}"));
+        assert_eq!(code, 200, "{body}");
+        let answered: snapshot::Port = serde_json::from_str(&body).unwrap();
+        assert_eq!(answered.guest.unwrap().backend, backend);
+        let (_, _, body) = get(&server, "/v1/ports/vm1");
+        let shown: snapshot::Port = serde_json::from_str(&body).unwrap();
+        assert_eq!(shown.guest.unwrap().backend, backend);
+    }
+}
+
+#[test]
+fn a_backend_that_cannot_be_is_refused_in_json() {
+    let server = Server::start();
+    let body = |backend: &str| format!("{{\"backend\": \"{backend}\"}}");
+    for (path, body, code, refused) in [
+        ("/v1/guests/vm9/backend", body("wire1"), 404, "no guest is called \"vm9\""),
+        ("/v1/guests/wire0/backend", body("wire1"), 404, "no guest is called \"wire0\""),
+        ("/v1/guests/vm1/backend", body("wire9"), 422, "no port is called \"wire9\""),
+        ("/v1/guests/vm1/backend", body("vm1"), 422, "guest vm1 cannot be its own backend"),
+        ("/v1/guests/vm2/backend", body("wire0"), 409, "wire0 is the backend of vm1 already"),
+    ] {
+        let (answered, answer) = put(&server, path, &body);
+        assert_eq!((answered, error(&answer).as_str()), (code, refused), "{path} {body}");
+    }
+    for body in ["", "{}", "{\"backend\": 1}", "{\"backend\": \"none\", \"port\": 1}", "\u{0}"] {
+        let (code, answer) = put(&server, "/v1/guests/vm1/backend", body);
+        assert_eq!(code, 400, "{body}");
+        assert!(error(&answer).starts_with("the body is not {\"backend\": \"PORT\"}"), "{answer}");
+    }
+    let long = body(&"x".repeat(api::BODY_BYTES));
+    assert_eq!(put(&server, "/v1/guests/vm1/backend", &long).0, 413);
+    let (code, _, body) = get(&server, "/v1/guests/vm1/backend");
+    assert_eq!(code, 405);
+    assert!(error(&body).contains("can only be changed (PUT)"), "{body}");
+    let (_, _, body) = get(&server, "/v1/ports/vm1");
+    let shown: snapshot::Port = serde_json::from_str(&body).unwrap();
+    assert_eq!(shown.guest.unwrap().backend, "wire0", "nothing has changed");
+}
+
+/// What the made-up datapath says it was asked to add.
+const ASKED: &str = "there is a port called SocketConfig { name: \"tap0\", kind: ";
+
+#[test]
+fn a_port_is_asked_for_by_interface() {
+    let server = Server::start();
+    let (code, answer) =
+        put(&server, "/v1/ports/tap0", "{\"kind\": \"tap\", \"interface\": \"t0\", \"queues\": 2}");
+    let asked = "Tap, interface: \"t0\", descriptors: [], queues: 2, user: None, group: None } [] already";
+    assert_eq!((code, error(&answer)), (409, format!("{ASKED}{asked}")));
+    for (path, body, code, refused) in [
+        ("/v1/ports/none", "{\"kind\": \"tap\", \"interface\": \"t\"}", 422, "stands for no backend"),
+        ("/v1/ports/x", "{\"kind\": \"nic\", \"interface\": \"t\"}", 422, "guests and nics come and go with"),
+        ("/v1/ports/x", "{\"kind\": \"tap\"}", 422, "interface is missing, and no descriptor came along"),
+        ("/v1/ports/x", "{\"kind\": \"raw\", \"interface\": \"t\", \"queues\": 129}", 422, "from 1 to 128"),
+        ("/v1/ports/x", "{\"kind\": \"bridge\"}", 400, "unknown variant"),
+        ("/v1/ports/x", "{\"kind\": \"tap\", \"iface\": \"t\"}", 400, "unknown field"),
+        ("/v1/ports/x", "", 400, "the body is not {\"kind\": "),
+    ] {
+        let (answered, answer) = put(&server, path, body);
+        assert_eq!(answered, code, "{body}");
+        assert!(error(&answer).contains(refused), "{answer}");
+    }
+    let (code, _, body) = ask(&server, "DELETE /v1/ports/vm1 HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(code, 422);
+    assert!(error(&body).starts_with("vm1 is a guest or a nic"), "{body}");
+    let (code, _, _) = ask(&server, "DELETE /v1/ports/vm9 HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(code, 404);
+}
+
+#[test]
+fn descriptors_come_along_with_a_request() {
+    let server = Server::start();
+    let body = "{\"kind\": \"raw\"}";
+    let request =
+        format!("PUT /v1/ports/tap0 HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let stream = UnixStream::connect(server.socket()).unwrap();
+    let files = [std::fs::File::open("/dev/null").unwrap(), std::fs::File::open("/dev/zero").unwrap()];
+    let fds = files.each_ref().map(AsFd::as_fd);
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    assert!(ancillary.push(SendAncillaryMessage::ScmRights(&fds)));
+    let pieces = [std::io::IoSlice::new(request.as_bytes())];
+    assert_eq!(sendmsg(&stream, &pieces, &mut ancillary, SendFlags::empty()).unwrap(), request.len());
+    let (code, _, answer) = read_answer(&mut { stream });
+    let asked = "Raw, interface: \"\", descriptors: [], queues: 2, user: None, group: None } \
+                 [\"/dev/null\", \"/dev/zero\"] already";
+    assert_eq!((code, error(&answer)), (409, format!("{ASKED}{asked}")));
 }
 
 #[test]
@@ -149,11 +252,11 @@ fn metrics_are_in_prometheus_text_format() {
 
 #[test]
 fn label_values_are_escaped() {
-    let server = Server::with(Arc::new(|| {
+    let server = Server::with(|| {
         let mut status = common::status();
         status.ports[0].drops.insert("a\"b\\c\nd".into(), 1);
         status
-    }));
+    });
     let (_, _, body) = get(&server, "/metrics");
     assert!(body.contains(r#"reason="a\"b\\c\nd"} 1"#), "{body}");
 }
@@ -202,11 +305,11 @@ fn slow_clients_delay_nobody_else() {
 #[test]
 fn a_client_that_does_not_read_is_closed() {
     // More than the socket's buffers hold.
-    let server = Server::with(Arc::new(|| {
+    let server = Server::with(|| {
         let mut status = common::status();
         status.version = "x".repeat(4 << 20);
         status
-    }));
+    });
     let mut stream = UnixStream::connect(server.socket()).unwrap();
     stream.write_all(b"GET /v1/status HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
     std::thread::sleep(api::CONNECTION_TIME + Duration::from_secs(1));
@@ -217,10 +320,10 @@ fn a_client_that_does_not_read_is_closed() {
 
 #[test]
 fn a_datapath_that_hangs_is_said_to() {
-    let server = Server::with(Arc::new(|| {
+    let server = Server::with(|| {
         std::thread::sleep(Duration::from_secs(8));
         common::status()
-    }));
+    });
     let (code, _, body) = get(&server, "/v1/status");
     assert_eq!((code, error(&body).as_str()), (503, "the datapath did not answer within 3s"));
 }

@@ -135,7 +135,7 @@ fn check_says_whether_a_configuration_is_valid() {
     let bench = Bench::new();
     let output = bench.output(&["--check"]);
     assert_eq!(output.status.code(), Some(0));
-    assert_eq!(output.stdout, b"rw.toml: valid: workers 1, nics 1, guests 1\n");
+    assert_eq!(output.stdout, b"rw.toml: valid: workers 1, nics 1, guests 1, taps and raw sockets 0\n");
     assert!(!bench.path("run").exists(), "nothing is started");
     bench.configure("[datapath]\ncores = [0]\n\n[[nic]]\nname = \"a\"\n");
     let output = bench.output(&["--check"]);

@@ -6,6 +6,9 @@ use dpdk::mempool::Mempool;
 use virtqueue::{Cursor, Segment, Violation, Virtqueue};
 
 use super::Limits;
+use super::complete::{Completed, Workbench};
+use crate::counters::DropReason;
+use crate::outbox::Outbox;
 
 /// What one burst from the guest came to.
 #[derive(Default)]
@@ -18,6 +21,10 @@ pub(super) struct Received {
     pub cost: u64,
     pub runts: u64,
     pub oversize: u64,
+    /// Frames whose header asks for what cannot be.
+    pub bad_offload: u64,
+    /// Packets that there are more than chains: frames were cut.
+    pub cut: u64,
     /// There were not enough mbufs.
     starved: bool,
 }
@@ -26,7 +33,7 @@ impl Received {
     /// Chains returned to the guest.
     #[inline(always)]
     pub fn chains(&self) -> u64 {
-        self.filled as u64 + self.runts + self.oversize
+        self.filled as u64 + self.runts + self.oversize + self.bad_offload
     }
 
     /// Takes chains, with a header of `header` bytes each, and copies their frames into mbufs of `pool`
@@ -44,7 +51,7 @@ impl Received {
         if limits.packets == 0 || ring.available(1)? == 0 {
             return Ok(());
         }
-        self.take_singles(ring, header, burst, limits, pool)?;
+        self.take_singles::<Q, false>(ring, header, burst, limits, pool)?;
         if self.left(limits) == 0 {
             return Ok(());
         }
@@ -54,6 +61,61 @@ impl Received {
         outcome
     }
 
+    /// Does the same for a guest that may leave something to complete, on `workbench`. While packets wait behind the
+    /// burst, nothing more is taken.
+    #[inline(never)]
+    pub fn receive_incomplete<Q: Virtqueue>(
+        &mut self,
+        ring: &mut Q,
+        header: u32,
+        outbox: &mut Outbox,
+        limits: Limits,
+        workbench: &mut Workbench,
+    ) -> Result<(), Violation> {
+        let Outbox { burst, behind, pool } = outbox;
+        loop {
+            let room = if behind.is_empty() { burst.capacity_left() } else { 0 };
+            let left = self.left(limits).min(room);
+            if left == 0 || ring.available(1)? == 0 {
+                return Ok(());
+            }
+            let next = Limits { packets: left, cost: limits.cost - self.cost, ..limits };
+            self.take_singles::<Q, true>(ring, header, burst, next, pool)?;
+            if self.left(limits) == 0 || burst.capacity_left() == 0 {
+                return Ok(());
+            }
+            let Some(taken) = ring.take()? else {
+                return Ok(());
+            };
+            let (token, frame) = (taken.token, taken.len.saturating_sub(header));
+            self.cost += super::cost(frame, taken.segments);
+            if frame < net::MIN_FRAME {
+                self.count_drop(frame);
+            } else {
+                let lens = (header, frame, limits.frame);
+                match workbench.complete(taken.segments, lens, pool, burst, behind) {
+                    Completed::Packets(packets, bytes) => {
+                        self.filled += 1;
+                        self.cut += packets - 1;
+                        self.bytes += bytes;
+                    }
+                    Completed::Dropped(reason) => {
+                        match reason {
+                            DropReason::Oversize => self.oversize += 1,
+                            _ => self.bad_offload += 1,
+                        }
+                        self.bytes += u64::from(frame);
+                    }
+                    Completed::Starved => {
+                        ring.untake();
+                        return Ok(());
+                    }
+                }
+            }
+            ring.complete(token, 0);
+        }
+    }
+
     /// How many more chains may be taken.
     #[inline(always)]
     fn left(&self, limits: Limits) -> usize {
@@ -61,9 +123,10 @@ impl Received {
         if over { 0 } else { limits.packets - self.chains() as usize }
     }
 
-    /// The chains of one piece: nearly all.
+    /// The chains of one piece: nearly all. If the guest may leave something to complete (`ASK`), up to the first that
+    /// it did so with.
     #[inline(always)]
-    fn take_singles<Q: Virtqueue>(
+    fn take_singles<Q: Virtqueue, const ASK: bool>(
         &mut self,
         ring: &mut Q,
         header: u32,
@@ -84,6 +147,9 @@ impl Received {
         let (mut done, mut bytes, mut filled) = (0, 0, 0);
         let longest = limits.frame.saturating_sub(net::MIN_FRAME);
         for segment in segments {
+            if ASK && Workbench::is_needed(segment) {
+                break;
+            }
             let frame = (segment.len() as u32).saturating_sub(header);
             if frame.wrapping_sub(net::MIN_FRAME) > longest {
                 self.count_drop(frame);
@@ -102,7 +168,10 @@ impl Received {
                 break;
             }
         }
-        (self.filled, self.bytes, self.cost) = (filled, bytes, bytes);
+        if ASK {
+            (filled, bytes) = (self.filled + filled, self.bytes + bytes);
+        }
+        (self.filled, self.bytes, self.cost) = (filled, bytes, if ASK { self.cost + bytes } else { bytes });
         drop(fresh);
         ring.return_singles(done);
         Ok(())

@@ -4,6 +4,7 @@
 
 use std::cell::Cell;
 use std::marker::PhantomData;
+use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::Arc;
 
 use super::Port;
@@ -15,6 +16,8 @@ pub struct RxQueue {
     port: Arc<Port>,
     port_id: u16,
     queue: u16,
+    /// Becomes readable when a packet arrives; open as long as the port is started.
+    interrupt: Option<RawFd>,
     _one_owner: PhantomData<Cell<()>>,
 }
 
@@ -28,10 +31,16 @@ pub struct TxQueue {
 }
 
 impl RxQueue {
-    /// The only handle to this queue of a started port.
-    pub(super) fn new(port: Arc<Port>, queue: u16) -> RxQueue {
+    /// The only handle to this queue of a started port; `interrupts`: it was started with them.
+    pub(super) fn new(port: Arc<Port>, queue: u16, interrupts: bool) -> RxQueue {
         let port_id = port.id();
-        RxQueue { port, port_id, queue, _one_owner: PhantomData }
+        let mut new = RxQueue { port, port_id, queue, interrupt: None, _one_owner: PhantomData };
+        if interrupts && new.set_interrupts(true) && new.set_interrupts(false) {
+            // SAFETY: the port is started.
+            let fd = unsafe { dpdk_sys::rte_eth_dev_rx_intr_ctl_q_get_fd(port_id, queue) };
+            new.interrupt = (fd >= 0).then_some(fd);
+        }
+        new
     }
 
     /// Appends up to `max` received packets to `burst`, as far as it has room; returns how many.
@@ -50,6 +59,26 @@ impl RxQueue {
         // SAFETY: the driver wrote that many mbufs, at most n, which are ours now.
         unsafe { burst.appended(usize::from(received)) };
         usize::from(received)
+    }
+
+    /// The descriptor that becomes readable when a packet arrives while interrupts are on; none if the driver has
+    /// none, or the device was started without.
+    pub fn interrupt(&self) -> Option<BorrowedFd<'_>> {
+        // SAFETY: the driver keeps it open while the port is started, and that is while `self.port` lives.
+        self.interrupt.map(|fd| unsafe { BorrowedFd::borrow_raw(fd) })
+    }
+
+    /// Switches the queue's interrupt on or off; whether the driver could. A packet that has arrived already may
+    /// cause none: receive once more after switching it on.
+    pub fn set_interrupts(&mut self, wanted: bool) -> bool {
+        // SAFETY: the port is started while `self.port` lives, and this is the only user of the queue.
+        let status = unsafe {
+            match wanted {
+                true => dpdk_sys::rte_eth_dev_rx_intr_enable(self.port_id, self.queue),
+                false => dpdk_sys::rte_eth_dev_rx_intr_disable(self.port_id, self.queue),
+            }
+        };
+        status == 0
     }
 
     /// The queue's index in its port.

@@ -25,6 +25,8 @@ pub struct DeviceConfig<'a> {
     pub mtu: Option<u16>,
     /// Whether to receive packets for other MAC addresses.
     pub promiscuous: bool,
+    /// Whether receive queues are to interrupt when asked to; see [`RxQueue::interrupt`].
+    pub rx_interrupts: bool,
     /// Where received packets are put. Needs `queue_pairs * rx_descriptors` mbufs and more.
     pub pool: &'a Mempool,
 }
@@ -92,7 +94,7 @@ impl Device {
         let offloads = (conf.rx_offloads, conf.tx_offloads);
         let port = Arc::new(Port::new(self.claim, self.info, offloads, config.pool.clone()));
         Ok(Started {
-            rx: (0..asked).map(|queue| RxQueue::new(port.clone(), queue)).collect(),
+            rx: (0..asked).map(|queue| RxQueue::new(port.clone(), queue, config.rx_interrupts)).collect(),
             tx: (0..asked).map(|queue| TxQueue::new(port.clone(), queue)).collect(),
             port,
         })
@@ -118,6 +120,7 @@ impl Device {
             },
             queue_pairs: config.queue_pairs,
             mtu,
+            rx_interrupts: config.rx_interrupts,
         }
     }
 }

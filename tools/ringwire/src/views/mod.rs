@@ -21,12 +21,19 @@ fn kind(port: &Port) -> String {
     match port.kind {
         PortKind::Guest => "guest",
         PortKind::Nic => "nic",
+        PortKind::Tap => "tap",
+        PortKind::Raw => "raw",
     }
     .to_owned()
 }
 
 fn backend(port: &Port) -> String {
     port.guest.as_ref().map_or(NOTHING, |guest| &guest.backend).to_owned()
+}
+
+/// `ringwire backend set`: what the guest is connected to now.
+pub fn connected(port: &Port) -> String {
+    format!("{}: backend {}\n", port.name, backend(port))
 }
 
 fn dropped(port: &Port) -> u64 {

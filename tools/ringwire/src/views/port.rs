@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use snapshot::{Guest, Nic, Port, Queue};
+use snapshot::{Guest, Interface, Nic, Port, Queue};
 
 use super::{drops, kind};
 use crate::table::Table;
@@ -18,6 +18,9 @@ pub fn port(port: &Port) -> String {
     if let Some(nic) = &port.nic {
         nic_facts(&mut facts, nic);
     }
+    if let Some(interface) = &port.interface {
+        interface_facts(&mut facts, interface);
+    }
     text.push_str(&format!("{facts}\n{}{}", counters(port), drops(std::slice::from_ref(port))));
     if let Some(guest) = &port.guest {
         text.push_str(&queues(&guest.queues));
@@ -25,6 +28,9 @@ pub fn port(port: &Port) -> String {
     if let Some(nic) = &port.nic {
         text.push_str(&device_counters("DEVICE COUNTER", &nic.device_stats));
         text.push_str(&device_counters("DRIVER COUNTER", &nic.xstats));
+    }
+    if let Some(interface) = &port.interface {
+        text.push_str(&device_counters("KERNEL COUNTER", &interface.kernel_stats));
     }
     text
 }
@@ -46,6 +52,9 @@ fn guest_facts(facts: &mut Table, guest: &Guest) {
     let connected = if guest.connected { "connected" } else { "not connected" };
     let (connections, regions) = (count(guest.connections), guest.memory_regions);
     fact(facts, "backend", &guest.backend);
+    if let Some(fallback) = &guest.fallback {
+        fact(facts, "fallback", format!("{fallback}, in place of {}", guest.backend_wanted));
+    }
     fact(facts, "socket", &guest.socket);
     fact(facts, "frontend", format!("{connected} (frontends so far: {connections})"));
     fact(facts, "memory", format!("{} in regions: {regions}", memory(guest.memory_bytes)));
@@ -66,6 +75,13 @@ fn nic_facts(facts: &mut Table, nic: &Nic) {
     fact(facts, "mtu", nic.mtu);
     fact(facts, "queue pairs", nic.queue_pairs);
     fact(facts, "promiscuous", yes(nic.promiscuous));
+}
+
+fn interface_facts(facts: &mut Table, part: &Interface) {
+    fact(facts, "interface", &part.name);
+    fact(facts, "driver", &part.driver);
+    fact(facts, "mtu", part.mtu);
+    fact(facts, "queue pairs", part.queue_pairs);
 }
 
 fn counters(port: &Port) -> Table {

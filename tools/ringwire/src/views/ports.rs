@@ -19,7 +19,10 @@ pub fn ports(ports: &[Port]) -> String {
                 (pairs, guest.socket.clone())
             }
             (None, Some(nic)) => (nic.queue_pairs.to_string(), nic.device.clone()),
-            (None, None) => (NOTHING.to_owned(), NOTHING.to_owned()),
+            (None, None) => match &port.interface {
+                Some(part) => (part.queue_pairs.to_string(), part.name.clone()),
+                None => (NOTHING.to_owned(), NOTHING.to_owned()),
+            },
         };
         let (kind, state) = (kind(port), port.state.clone());
         table.row(vec![port.name.clone(), kind, state, backend(port), pairs, at]);

@@ -25,6 +25,7 @@ fn the_views_are_as_they_should_be() {
         (super::ports(&status.ports), include_str!("expected/ports.txt")),
         (super::port(&status.ports[0]), include_str!("expected/nic.txt")),
         (super::port(&status.ports[3]), include_str!("expected/guest.txt")),
+        (super::port(&status.ports[5]), include_str!("expected/tap.txt")),
         (super::stats(&status.ports), include_str!("expected/stats.txt")),
     ];
     for (view, expected) in views {

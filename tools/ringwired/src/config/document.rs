@@ -140,7 +140,12 @@ impl<'t> Table<'t> {
     }
 
     pub fn require(&self, key: &str, what: &str) -> Result<Value<'t>, ConfigError> {
-        self.get(key).ok_or_else(|| self.missing(&join(&self.path, key), what))
+        self.get(key).ok_or_else(|| self.missing_key(key, what))
+    }
+
+    /// The error for a key of this table that is not there.
+    pub fn missing_key(&self, key: &str, what: &str) -> ConfigError {
+        self.missing(&join(&self.path, key), what)
     }
 
     /// The error for a key that is not there; `path` counts from the top.
@@ -160,11 +165,6 @@ impl<'t> Table<'t> {
             None => Ok(Vec::new()),
             Some(value) => value.elements(&wanted)?.iter().map(|v| v.table(&wanted)).collect(),
         }
-    }
-
-    /// An error about the table itself.
-    pub fn error(&self, problem: &str) -> ConfigError {
-        self.document.error(self.line, &self.path, problem)
     }
 }
 

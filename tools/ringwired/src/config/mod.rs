@@ -6,7 +6,7 @@
 
 mod document;
 mod sections;
-mod shapes;
+pub(crate) mod shapes;
 #[cfg(test)]
 mod tests;
 

@@ -1,8 +1,12 @@
 //! The sections of the file, one function each, and what must hold between them.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
-use engine::config::{GuestConfig, HugepagePolicy, NicConfig};
+use engine::config::{
+    Classes, GuestConfig, HugepagePolicy, Idle, NicConfig, OFFLOADS, PuntConfig, SocketConfig, SocketKind,
+    all_offloads,
+};
 
 use super::document::{Document, Table, Value, suggest};
 use super::shapes::{self, Unique};
@@ -10,20 +14,52 @@ use super::{ApiConfig, Config, ConfigError};
 
 const SECTIONS: [&str; 7] = ["api", "eal", "datapath", "nic", "tap", "raw", "guest"];
 const NIC_KEYS: [&str; 5] = ["name", "device", "queues", "mtu", "promiscuous"];
-const GUEST_KEYS: [&str; 10] =
-    ["name", "socket", "socket_mode", "socket_group", "mode", "queues", "backend", "fallback", "mac", "mtu"];
+const TAP_KEYS: [&str; 6] = ["name", "interface", "fds", "queues", "user", "group"];
+const RAW_KEYS: [&str; 4] = ["name", "interface", "fds", "queues"];
+const GUEST_KEYS: [&str; 15] = [
+    "name",
+    "socket",
+    "socket_mode",
+    "socket_group",
+    "mode",
+    "queues",
+    "backend",
+    "fallback",
+    "fallback_hold",
+    "offloads",
+    "punt",
+    "punt_classes",
+    "punt_mac",
+    "mac",
+    "mtu",
+];
 
 /// Queue pairs of one port.
 const QUEUES: std::ops::RangeInclusive<u16> = 1..=128;
 /// Smallest IPv4 MTU (RFC 791; virtio 1.3 section 5.1.4.1 asks the same) to what jumbo NICs take.
 const MTU: std::ops::RangeInclusive<u16> = 68..=9600;
 
+/// Seconds that a backend must have a link again before its guest returns to it.
+const FALLBACK_HOLD: std::ops::RangeInclusive<u16> = 0..=3600;
+const FALLBACK_HOLD_DEFAULT: u16 = 3;
+/// Longest name of an interface (IFNAMSIZ less its NUL).
+const INTERFACE_MAX: usize = 15;
+
 /// What is unique over the whole file.
 struct Claims {
     names: Unique<String>,
     sockets: Unique<PathBuf>,
     devices: Unique<String>,
+    interfaces: Unique<String>,
     backends: Unique<String>,
+}
+
+/// The ports there are, to be named as backends.
+struct Names<'t> {
+    ports: Vec<String>,
+    /// Those of them that are taps with one queue pair.
+    taps: Vec<String>,
+    guests: Vec<&'t str>,
 }
 
 /// Reads the whole file.
@@ -35,26 +71,40 @@ pub(super) fn read(document: &Document<'_>, cores: &[usize]) -> Result<Config, C
         names: Unique::new("port names are unique"),
         sockets: Unique::new("each socket is listened on once"),
         devices: Unique::new("a device is one nic; vdev names are unique (net_pcap0, net_pcap1, ...)"),
-        backends: Unique::new("a nic is the backend of one guest"),
+        interfaces: Unique::new("an interface is one port"),
+        backends: Unique::new("a port is the backend of one guest"),
     };
     let api = api(&root, &mut claims)?;
     let (eal_args, hugepages) = eal(&root)?;
-    let cores = datapath(&root, cores)?;
+    let (cores, idle) = datapath(&root, cores)?;
     let nics = root.sections("nic")?;
     let nics = nics.iter().map(|table| nic(table, &mut claims));
     let nics = nics.collect::<Result<Vec<_>, _>>()?;
-    for kind in ["tap", "raw"] {
-        if let Some(table) = root.sections(kind)?.first() {
-            return Err(table.error(&format!(
-                "{kind} ports are not supported in this version (a backend is a nic or \"none\")"
-            )));
-        }
+    let taps = root.sections("tap")?;
+    let taps = taps.iter().map(|table| socket_port(table, SocketKind::Tap, &mut claims));
+    let mut sockets = taps.collect::<Result<Vec<_>, _>>()?;
+    for table in root.sections("raw")? {
+        sockets.push(socket_port(&table, SocketKind::Raw, &mut claims)?);
     }
     let tables = root.sections("guest")?;
-    let guest_names: Vec<Value<'_>> = tables.iter().filter_map(|t| t.get("name")).collect();
-    let guests = tables.iter().map(|table| guest(table, &nics, &guest_names, &mut claims));
+    let names = Names {
+        ports: nics
+            .iter()
+            .map(|nic| &nic.name)
+            .chain(sockets.iter().map(|port| &port.name))
+            .cloned()
+            .collect(),
+        taps: sockets
+            .iter()
+            .filter(|port| port.kind == SocketKind::Tap && port.queues == 1)
+            .map(|port| port.name.clone())
+            .collect(),
+        guests: tables.iter().filter_map(|t| t.get("name")?.string("").ok()).collect(),
+    };
+    let guests = tables.iter().map(|table| guest(table, &names, &mut claims));
     let guests = guests.collect::<Result<Vec<_>, _>>()?;
-    let datapath = engine::config::Config { eal_args, hugepages, cores, nics, guests };
+    check_pairs(&tables, &guests)?;
+    let datapath = engine::config::Config { eal_args, hugepages, cores, idle, nics, sockets, guests };
     Ok(Config { api, datapath })
 }
 
@@ -104,19 +154,16 @@ fn eal(root: &Table<'_>) -> Result<(Vec<String>, HugepagePolicy), ConfigError> {
     Ok((args, hugepages))
 }
 
-fn datapath(root: &Table<'_>, allowed: &[usize]) -> Result<Vec<usize>, ConfigError> {
+fn datapath(root: &Table<'_>, allowed: &[usize]) -> Result<(Vec<usize>, Idle), ConfigError> {
     let what = "one worker is pinned to each core, such as cores = [1]";
     let Some(table) = root.section("datapath")? else {
         return Err(root.missing("datapath.cores", what));
     };
     table.only(&["cores", "idle"])?;
-    if let Some(value) = table.get("idle") {
-        let supported = value.word(&[("poll", true), ("adaptive", false)])?;
-        if !supported {
-            let problem = "\"adaptive\" is not supported in this version (allowed: \"poll\")";
-            return Err(value.error(problem));
-        }
-    }
+    let idle = match table.get("idle") {
+        None => Idle::Poll,
+        Some(value) => value.word(&[("poll", Idle::Poll), ("adaptive", Idle::Adaptive)])?,
+    };
     let value = table.require("cores", what)?;
     let elements = value.elements("an array of core numbers")?;
     if elements.is_empty() {
@@ -133,7 +180,7 @@ fn datapath(root: &Table<'_>, allowed: &[usize]) -> Result<Vec<usize>, ConfigErr
         unique.take(core, element)?;
         cores.push(core);
     }
-    Ok(cores)
+    Ok((cores, idle))
 }
 
 /// `0-3, 6` for 0, 1, 2, 3 and 6.
@@ -160,12 +207,63 @@ fn nic(table: &Table<'_>, claims: &mut Claims) -> Result<NicConfig, ConfigError>
     })
 }
 
-fn guest(
+fn socket_port(
     table: &Table<'_>,
-    nics: &[NicConfig],
-    guest_names: &[Value<'_>],
+    kind: SocketKind,
     claims: &mut Claims,
-) -> Result<GuestConfig, ConfigError> {
+) -> Result<SocketConfig, ConfigError> {
+    let is_tap = kind == SocketKind::Tap;
+    table.only(if is_tap { &TAP_KEYS } else { &RAW_KEYS })?;
+    let name = port_name(table, claims)?;
+    let queues = queues(table)?;
+    let descriptors = table.get("fds").map(|value| descriptors(&value, queues)).transpose()?;
+    let interface = match (table.get("interface"), &descriptors) {
+        (Some(value), None) => interface(&value, claims)?,
+        (Some(value), Some(_)) => {
+            return Err(value.error("cannot be combined with fds: open descriptors have their interface"));
+        }
+        (None, Some(_)) => String::new(),
+        (None, None) => {
+            return Err(table.missing_key("interface", "the kernel's name of it, such as \"eth2\""));
+        }
+    };
+    let id = |key, find: fn(&str) -> Option<u32>| {
+        table.get(key).map(|value| shapes::id(&value, key, find)).transpose()
+    };
+    Ok(SocketConfig {
+        name,
+        kind,
+        interface,
+        descriptors: descriptors.unwrap_or_default(),
+        queues,
+        user: id("user", |name| Some(nix::unistd::User::from_name(name).ok()??.uid.as_raw()))?,
+        group: id("group", |name| Some(nix::unistd::Group::from_name(name).ok()??.gid.as_raw()))?,
+    })
+}
+
+fn interface(value: &Value<'_>, claims: &mut Claims) -> Result<String, ConfigError> {
+    let rule = "an interface's name, 1 to 15 characters";
+    let name = value.string(rule)?;
+    let bad = |c: char| c == '/' || c.is_whitespace();
+    if name.len() > INTERFACE_MAX || name.contains(bad) || name == "." || name == ".." {
+        return Err(value.error(format!("expected {rule} other than / and spaces, found {name:?}")));
+    }
+    claims.interfaces.take(name.to_owned(), value)?;
+    Ok(name.to_owned())
+}
+
+/// Descriptors that whoever starts us has opened already, one a queue pair.
+fn descriptors(value: &Value<'_>, queues: u16) -> Result<Vec<i32>, ConfigError> {
+    let elements = value.elements("an array of open descriptors' numbers")?;
+    let numbers = elements.iter().map(|element| Ok(i32::from(element.integer(0..=u16::MAX)?)));
+    let numbers = numbers.collect::<Result<Vec<i32>, ConfigError>>()?;
+    match numbers.len() == usize::from(queues) {
+        true => Ok(numbers),
+        false => Err(value.error(format!("has {} descriptors, but queues is {queues}", numbers.len()))),
+    }
+}
+
+fn guest(table: &Table<'_>, names: &Names<'_>, claims: &mut Claims) -> Result<GuestConfig, ConfigError> {
     table.only(&GUEST_KEYS)?;
     let name = port_name(table, claims)?;
     let value = table.require("socket", "the vhost-user socket's path")?;
@@ -178,13 +276,13 @@ fn guest(
             return Err(value.error(problem));
         }
     }
-    if let Some(value) = table.get("fallback") {
-        return Err(value.error("is not supported in this version (remove the key)"));
-    }
     let backend = match table.get("backend") {
         None => None,
-        Some(value) => backend(&value, nics, guest_names, claims)?,
+        Some(value) => backend(&value, &name, names, claims)?,
     };
+    let fallback =
+        table.get("fallback").map(|value| fallback(&value, names, backend.as_deref())).transpose()?;
+    let hold = table.get("fallback_hold").map(|value| value.integer(FALLBACK_HOLD)).transpose()?;
     Ok(GuestConfig {
         name,
         socket,
@@ -192,9 +290,67 @@ fn guest(
         socket_group: group(table.get("socket_group"))?,
         queues: queues(table)?,
         backend,
+        fallback,
+        punt: punt(table, names, claims)?,
+        fallback_hold: Duration::from_secs(hold.unwrap_or(FALLBACK_HOLD_DEFAULT).into()),
         mac: table.get("mac").map(|v| shapes::mac(&v)).transpose()?,
         mtu: mtu(table)?,
+        offloads: table.get("offloads").map_or(Ok(all_offloads()), |value| offloads(&value))?,
     })
+}
+
+/// Where a guest's exceptions go, and what is one: everything that has a name, if no names are given.
+fn punt(
+    table: &Table<'_>,
+    names: &Names<'_>,
+    claims: &mut Claims,
+) -> Result<Option<PuntConfig>, ConfigError> {
+    let mac = table.get("punt_mac").map(|value| shapes::mac(&value)).transpose()?;
+    let mut classes = Classes { mac, ..Classes::default() };
+    match table.get("punt_classes") {
+        None => classes = Classes { arp: true, nd: true, lldp: true, lacp: true, mac },
+        Some(value) => {
+            for element in value.elements("an array of \"arp\", \"nd\", \"lldp\" and \"lacp\"")? {
+                match element.word(&[("arp", 0), ("nd", 1), ("lldp", 2), ("lacp", 3)])? {
+                    0 => classes.arp = true,
+                    1 => classes.nd = true,
+                    2 => classes.lldp = true,
+                    _ => classes.lacp = true,
+                }
+            }
+        }
+    }
+    let Some(value) = table.get("punt") else {
+        return match table.get("punt_classes").or(table.get("punt_mac")) {
+            Some(value) => Err(value.error("says nothing without punt, the tap that it is about")),
+            None => Ok(None),
+        };
+    };
+    let port = value.string("the name of a tap")?.to_owned();
+    if !names.taps.contains(&port) {
+        let hint = suggest(&port, names.taps.iter().map(String::as_str));
+        return Err(value.error(format!("no tap has the name {port:?}{hint}")));
+    }
+    claims.backends.take(port.clone(), &value)?;
+    Ok(Some(PuntConfig { port, classes }))
+}
+
+/// "auto", "off", or a list of offloads, as feature bits.
+fn offloads(value: &Value<'_>) -> Result<u64, ConfigError> {
+    if let Ok(word) = value.string("") {
+        return match word {
+            "auto" => Ok(all_offloads()),
+            "off" => Ok(0),
+            other => {
+                let hint = suggest(other, ["auto", "off"]);
+                Err(value.error(format!("unknown value {other:?}{hint}, or an array of offloads")))
+            }
+        };
+    }
+    let elements = value.elements("\"auto\", \"off\" or an array of offloads")?;
+    let bits = elements.iter().map(|element| element.word(&OFFLOADS));
+    let bits = bits.collect::<Result<Vec<u32>, _>>()?;
+    Ok(bits.into_iter().fold(0, |all, bit| all | 1 << bit))
 }
 
 fn port_name(table: &Table<'_>, claims: &mut Claims) -> Result<String, ConfigError> {
@@ -212,27 +368,51 @@ fn mtu(table: &Table<'_>) -> Result<Option<u16>, ConfigError> {
     table.get("mtu").map(|value| value.integer(MTU)).transpose()
 }
 
-/// The nic that a guest's virtqueues are connected to.
+/// The port that a guest's virtqueues are connected to.
 fn backend(
     value: &Value<'_>,
-    nics: &[NicConfig],
-    guest_names: &[Value<'_>],
+    guest: &str,
+    names: &Names<'_>,
     claims: &mut Claims,
 ) -> Result<Option<String>, ConfigError> {
-    let rule = "the name of a nic, or \"none\"";
-    let name = value.string(rule)?;
+    let name = value.string("the name of a port, or \"none\"")?;
     if name == "none" {
         return Ok(None);
     }
-    if nics.iter().any(|nic| nic.name == name) {
-        claims.backends.take(name.to_owned(), value)?;
-        return Ok(Some(name.to_owned()));
+    if name == guest {
+        return Err(value.error("is the guest itself"));
     }
-    if guest_names.iter().any(|guest| guest.string("").is_ok_and(|guest| guest == name)) {
-        return Err(value.error(format!(
-            "{name:?} is a guest; a guest as backend is not supported in this version (allowed: {rule})"
-        )));
+    if !names.ports.iter().any(|port| port == name) && !names.guests.contains(&name) {
+        let others = names.guests.iter().copied().filter(|other| *other != guest);
+        let known = names.ports.iter().map(String::as_str).chain(others).chain(["none"]);
+        return Err(value.error(format!("no port has the name {name:?}{}", suggest(name, known))));
     }
-    let names = nics.iter().map(|nic| nic.name.as_str()).chain(["none"]);
-    Err(value.error(format!("no nic has the name {name:?}{}", suggest(name, names))))
+    claims.backends.take(name.to_owned(), value)?;
+    Ok(Some(name.to_owned()))
+}
+
+fn fallback(value: &Value<'_>, names: &Names<'_>, backend: Option<&str>) -> Result<String, ConfigError> {
+    let name = value.string("the name of a port")?;
+    let known = names.ports.iter().map(String::as_str);
+    if !known.clone().any(|port| port == name) {
+        return Err(
+            value.error(format!("no nic, tap or raw port has the name {name:?}{}", suggest(name, known)))
+        );
+    }
+    match backend == Some(name) {
+        true => Err(value.error("is the backend itself")),
+        false => Ok(name.to_owned()),
+    }
+}
+
+/// Two guests that are connected have each other as backend, or one of them names none.
+fn check_pairs(tables: &[Table<'_>], guests: &[GuestConfig]) -> Result<(), ConfigError> {
+    for (table, guest) in tables.iter().zip(guests) {
+        let other = guests.iter().find(|other| Some(&other.name) == guest.backend.as_ref());
+        let Some(theirs) = other.and_then(|other| other.backend.as_ref()) else { continue };
+        if let (true, Some(value)) = (*theirs != guest.name, table.get("backend")) {
+            return Err(value.error(format!("has another backend itself: {theirs:?}")));
+        }
+    }
+    Ok(())
 }

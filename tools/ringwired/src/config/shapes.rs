@@ -36,17 +36,24 @@ impl<K: Eq + Hash> Unique<K> {
 
 /// A port's name.
 pub(super) fn name(value: &Value<'_>) -> Result<String, ConfigError> {
-    let rule = "1 to 64 of A-Z a-z 0-9 _ . -";
-    let name = value.string(rule)?;
+    let name = value.string(NAME_RULE)?;
+    check_name(name).map_err(|problem| value.error(problem))?;
+    Ok(name.to_owned())
+}
+
+const NAME_RULE: &str = "1 to 64 of A-Z a-z 0-9 _ . -";
+
+/// What is wrong with a port's name.
+pub(crate) fn check_name(name: &str) -> Result<(), String> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
     if name == "none" {
-        return Err(value.error("\"none\" stands for no backend and cannot be a name"));
+        return Err("\"none\" stands for no backend and cannot be a name".to_owned());
     }
     // Names are path elements in the API, where "." and ".." mean something else.
     let dots = name == "." || name == "..";
-    match name.len() <= NAME_MAX && name.chars().all(allowed) && !dots {
-        true => Ok(name.to_owned()),
-        false => Err(value.error(format!("{name:?} cannot be a name (allowed: {rule})"))),
+    match (1..=NAME_MAX).contains(&name.len()) && name.chars().all(allowed) && !dots {
+        true => Ok(()),
+        false => Err(format!("{name:?} cannot be a name (allowed: {NAME_RULE})")),
     }
 }
 
@@ -94,6 +101,13 @@ pub(super) fn mac(value: &Value<'_>) -> Result<[u8; 6], ConfigError> {
         return Err(value.error(format!("{text:?} is not a unicast address")));
     }
     Ok(mac)
+}
+
+/// A user or a group, by number or by the name that `find` knows.
+pub(super) fn id(value: &Value<'_>, what: &str, find: fn(&str) -> Option<u32>) -> Result<u32, ConfigError> {
+    let name = value.string(&format!("a {what}'s name or number"))?;
+    let number = name.parse().ok().or_else(|| find(name));
+    number.ok_or_else(|| value.error(format!("no {what} is called {name:?}")))
 }
 
 /// A NIC, and what makes it the same device as another one: its PCI address, or the name of the vdev.

@@ -3,7 +3,11 @@
 mod arbitrary;
 
 use super::*;
-use engine::config::{GuestConfig, HugepagePolicy, NicConfig};
+use std::time::Duration;
+
+use engine::config::{
+    Classes, GuestConfig, HugepagePolicy, NicConfig, PuntConfig, SocketConfig, SocketKind, all_offloads,
+};
 
 const CORES: [usize; 4] = [0, 1, 2, 6];
 
@@ -42,10 +46,41 @@ socket_mode = "0660"
 socket_group = "libvirt"
 mac = "52:54:00:12:34:Ff"
 mtu = 1500
+offloads = ["csum", "host_tso4"]
 
 [[guest]]
 name = "vm2"
 socket = "/run/ringwire/vm2.sock"
+
+[[guest]]
+name = "vm3"
+socket = "/run/ringwire/vm3.sock"
+backend = "vm2"
+fallback = "raw0"
+offloads = "off"
+punt = "tap2"
+punt_classes = ["arp", "lldp"]
+punt_mac = "02:00:00:00:00:09"
+fallback_hold = 0
+
+[[tap]]
+name = "tap0"
+interface = "rw-tap0"
+queues = 2
+user = "root"
+group = "1234"
+
+[[tap]]
+name = "tap1"
+fds = [5]
+
+[[tap]]
+name = "tap2"
+interface = "rw-tap2"
+
+[[raw]]
+name = "raw0"
+interface = "eth2"
 "#;
 
 fn parse(text: &str) -> Result<Config, ConfigError> {
@@ -92,8 +127,12 @@ fn a_full_file_is_read() {
             socket_group: Some("libvirt".into()),
             queues: 2,
             backend: Some("wire0".into()),
+            fallback: None,
+            punt: None,
+            fallback_hold: Duration::from_secs(3),
             mac: Some([0x52, 0x54, 0, 0x12, 0x34, 0xff]),
             mtu: Some(1500),
+            offloads: 1 << 0 | 1 << 11,
         },
         GuestConfig {
             name: "vm2".into(),
@@ -102,11 +141,58 @@ fn a_full_file_is_read() {
             socket_group: None,
             queues: 1,
             backend: None,
+            fallback: None,
+            punt: None,
+            fallback_hold: Duration::from_secs(3),
             mac: None,
             mtu: None,
+            offloads: all_offloads(),
+        },
+        GuestConfig {
+            name: "vm3".into(),
+            socket: "/run/ringwire/vm3.sock".into(),
+            socket_mode: None,
+            socket_group: None,
+            queues: 1,
+            backend: Some("vm2".into()),
+            fallback: Some("raw0".into()),
+            punt: Some(PuntConfig {
+                port: "tap2".into(),
+                classes: Classes {
+                    arp: true,
+                    lldp: true,
+                    mac: Some([2, 0, 0, 0, 0, 9]),
+                    ..Classes::default()
+                },
+            }),
+            fallback_hold: Duration::ZERO,
+            mac: None,
+            mtu: None,
+            offloads: 0,
         },
     ];
     assert_eq!(datapath.guests, guests);
+    let socket = |kind, name: &str, interface: &str| SocketConfig {
+        name: name.into(),
+        kind,
+        interface: interface.into(),
+        descriptors: Vec::new(),
+        queues: 1,
+        user: None,
+        group: None,
+    };
+    let sockets = [
+        SocketConfig {
+            queues: 2,
+            user: Some(0),
+            group: Some(1234),
+            ..socket(SocketKind::Tap, "tap0", "rw-tap0")
+        },
+        SocketConfig { descriptors: vec![5], ..socket(SocketKind::Tap, "tap1", "") },
+        socket(SocketKind::Tap, "tap2", "rw-tap2"),
+        socket(SocketKind::Raw, "raw0", "eth2"),
+    ];
+    assert_eq!(datapath.sockets, sockets);
 }
 
 #[test]
@@ -160,7 +246,7 @@ const ONE_LINE_CHANGES: &[(&str, &str, &str)] = &[
         "queues = 2",
         "\"a b\" = 2",
         "30: guest[0].\"a b\": unknown key (allowed: name, socket, socket_mode, socket_group, mode, \
-         queues, backend, fallback, mac, mtu)",
+         queues, backend, fallback, fallback_hold, offloads, punt, punt_classes, punt_mac, mac, mtu)",
     ),
     // Wrong types and shapes of sections.
     ("[eal]", "[[eal]]", "7: eal: expected a section, [eal], found a TOML array"),
@@ -246,8 +332,8 @@ const ONE_LINE_CHANGES: &[(&str, &str, &str)] = &[
     ),
     (
         "idle = \"poll\"",
-        "idle = \"adaptive\"",
-        "13: datapath.idle: \"adaptive\" is not supported in this version (allowed: \"poll\")",
+        "idle = \"sleep\"",
+        "13: datapath.idle: unknown value \"sleep\" (allowed: poll, adaptive)",
     ),
     // [[nic]]
     ("name = \"wire0\"", "", "15: nic[0].name: missing (every port has one)"),
@@ -319,8 +405,30 @@ const ONE_LINE_CHANGES: &[(&str, &str, &str)] = &[
     ),
     (
         "mode = \"server\"",
-        "fallback = \"wire1\"",
-        "29: guest[0].fallback: is not supported in this version (remove the key)",
+        "fallback = \"vm2\"",
+        "29: guest[0].fallback: no nic, tap or raw port has the name \"vm2\" (allowed: wire0, wire1, tap0, tap1, \
+         tap2, raw0)",
+    ),
+    ("mode = \"server\"", "fallback = \"wire0\"", "29: guest[0].fallback: is the backend itself"),
+    (
+        "mode = \"server\"",
+        "punt = \"raw0\"",
+        "29: guest[0].punt: no tap has the name \"raw0\" (allowed: tap1, tap2)",
+    ),
+    (
+        "mode = \"server\"",
+        "punt_mac = \"02:00:00:00:00:01\"",
+        "29: guest[0].punt_mac: says nothing without punt, the tap that it is about",
+    ),
+    (
+        "mode = \"server\"",
+        "punt = \"tap1\"\npunt_classes = [\"ndp\"]",
+        "30: guest[0].punt_classes[0]: unknown value \"ndp\"; did you mean \"nd\"? (allowed: arp, nd, lldp, lacp)",
+    ),
+    (
+        "mode = \"server\"",
+        "fallback_hold = 3601",
+        "29: guest[0].fallback_hold: expected an integer from 0 to 3600, found the integer 3601",
     ),
     (
         "queues = 2",
@@ -335,15 +443,11 @@ const ONE_LINE_CHANGES: &[(&str, &str, &str)] = &[
     (
         "backend = \"wire0\"",
         "backend = \"wier0\"",
-        "31: guest[0].backend: no nic has the name \"wier0\"; did you mean \"wire0\"? (allowed: wire0, \
-         wire1, none)",
+        "31: guest[0].backend: no port has the name \"wier0\"; did you mean \"wire0\"? (allowed: wire0, \
+         wire1, tap0, tap1, tap2, raw0, vm2, vm3, none)",
     ),
-    (
-        "backend = \"wire0\"",
-        "backend = \"vm2\"",
-        "31: guest[0].backend: \"vm2\" is a guest; a guest as backend is not supported in this version \
-         (allowed: the name of a nic, or \"none\")",
-    ),
+    ("backend = \"wire0\"", "backend = \"vm1\"", "31: guest[0].backend: is the guest itself"),
+    ("backend = \"wire0\"", "backend = \"vm3\"", "31: guest[0].backend: has another backend itself: \"vm2\""),
     (
         "socket_mode = \"0660\"",
         "socket_mode = \"rw\"",
@@ -361,6 +465,23 @@ const ONE_LINE_CHANGES: &[(&str, &str, &str)] = &[
         "34: guest[0].mac: \"01:00:5e:00:00:01\" is not a unicast address",
     ),
     (
+        "[\"csum\", \"host_tso4\"]",
+        "\"on\"",
+        "36: guest[0].offloads: unknown value \"on\" (allowed: auto, off), or an array of offloads",
+    ),
+    (
+        "[\"csum\", \"host_tso4\"]",
+        "3",
+        "36: guest[0].offloads: expected \"auto\", \"off\" or an array of offloads, found the integer 3",
+    ),
+    (
+        "\"host_tso4\"",
+        "\"host_tso\"",
+        "36: guest[0].offloads[1]: unknown value \"host_tso\"; did you mean \"host_tso4\"? (allowed: csum, \
+         guest_csum, guest_tso4, guest_tso6, guest_ecn, guest_ufo, guest_uso4, guest_uso6, host_tso4, host_tso6, \
+         host_ecn, host_ufo, host_uso)",
+    ),
+    (
         "mtu = 1500",
         "mtu = 9601",
         "35: guest[0].mtu: expected an integer from 68 to 9600, found the integer 9601",
@@ -368,17 +489,17 @@ const ONE_LINE_CHANGES: &[(&str, &str, &str)] = &[
     (
         "socket = \"/run/ringwire/vm2.sock\"",
         "socket = \"/run/ringwire/vm1.sock\"",
-        "39: guest[1].socket: same as guest[0].socket on line 28: each socket is listened on once",
+        "40: guest[1].socket: same as guest[0].socket on line 28: each socket is listened on once",
     ),
     (
         "socket = \"/run/ringwire/vm2.sock\"",
         "socket = \"/v2\"\nbackend = \"wire0\"",
-        "40: guest[1].backend: same as guest[0].backend on line 31: a nic is the backend of one guest",
+        "41: guest[1].backend: same as guest[0].backend on line 31: a port is the backend of one guest",
     ),
     (
         "name = \"vm2\"",
         "name = \"vm1\"",
-        "38: guest[1].name: same as guest[0].name on line 27: port names are unique",
+        "39: guest[1].name: same as guest[0].name on line 27: port names are unique",
     ),
 ];
 
@@ -397,11 +518,37 @@ fn a_bad_file_is_answered_with_its_line_and_key() {
 }
 
 #[test]
-fn sections_of_later_versions_are_refused_by_name() {
-    let expected = "ports are not supported in this version (a backend is a nic or \"none\")";
-    for kind in ["tap", "raw"] {
-        let text = format!("[datapath]\ncores = [1]\n[[{kind}]]\nname = \"x\"\n");
-        assert_eq!(refusal(&text), format!("rw.toml:3: {kind}[0]: {kind} {expected}"));
+fn a_bad_tap_or_raw_port_is_answered_with_its_line_and_key() {
+    let file = |keys: &str| format!("datapath.cores = [1]\n[[tap]]\nname = \"x\"\n{keys}\n");
+    for (keys, refused) in [
+        ("", "2: tap[0].interface: missing (the kernel's name of it, such as \"eth2\")"),
+        (
+            "interface = \"a-name-of-16-byte\"",
+            "4: tap[0].interface: expected an interface's name, 1 to 15 characters other than / and spaces, \
+             found \"a-name-of-16-byte\"",
+        ),
+        (
+            "interface = \"a/b\"",
+            "4: tap[0].interface: expected an interface's name, 1 to 15 characters other than / and spaces, \
+             found \"a/b\"",
+        ),
+        (
+            "fds = [4]\ninterface = \"a\"",
+            "5: tap[0].interface: cannot be combined with fds: open descriptors have their interface",
+        ),
+        ("fds = [4]\nqueues = 2", "4: tap[0].fds: has 1 descriptors, but queues is 2"),
+        ("fds = [-1]", "4: tap[0].fds[0]: expected an integer from 0 to 65535, found the integer -1"),
+        ("interface = \"a\"\nuser = \"no-such-user\"", "5: tap[0].user: no user is called \"no-such-user\""),
+        (
+            "interface = \"a\"\n[[raw]]\nname = \"y\"\ninterface = \"a\"",
+            "7: raw[0].interface: same as tap[0].interface on line 4: an interface is one port",
+        ),
+        (
+            "interface = \"a\"\n[[raw]]\nname = \"y\"\nuser = \"root\"",
+            "7: raw[0].user: unknown key (allowed: name, interface, fds, queues)",
+        ),
+    ] {
+        assert_eq!(refusal(&file(keys)), format!("rw.toml:{refused}"));
     }
 }
 

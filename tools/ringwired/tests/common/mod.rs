@@ -1,10 +1,12 @@
 //! The real API on a real socket, over a made-up datapath. Also used by ringwire's tests.
 
+use std::collections::BTreeMap;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-use ringwired::api::{self, Source};
+use ringwired::api::{self, BackendError, PortError, SocketConfig, Source};
 use ringwired::config::ApiConfig;
 use ringwired::socket::ApiSocket;
 use snapshot::Status;
@@ -22,6 +24,59 @@ pub fn strip_rates(status: &mut Status) {
     status.ports.iter_mut().for_each(|port| port.rates = None);
 }
 
+/// A made-up datapath, whose guests can have other backends.
+struct MadeUp<L> {
+    look: L,
+    /// What was asked for, by guest.
+    backends: Mutex<BTreeMap<String, String>>,
+}
+
+impl<L: Fn() -> Status + Send + Sync + 'static> Source for MadeUp<L> {
+    fn status(&self) -> Status {
+        let mut status = (self.look)();
+        let backends = self.backends.lock().unwrap();
+        for port in &mut status.ports {
+            if let (Some(guest), Some(backend)) = (&mut port.guest, backends.get(&port.name)) {
+                guest.backend.clone_from(backend);
+            }
+        }
+        status
+    }
+
+    fn set_backend(&self, guest: &str, backend: Option<&str>) -> Result<(), BackendError> {
+        let status = self.status();
+        let backend = backend.unwrap_or("none");
+        if !status.ports.iter().any(|port| port.name == guest && port.guest.is_some()) {
+            return Err(BackendError::NoSuchGuest(guest.to_owned()));
+        }
+        if guest == backend {
+            return Err(BackendError::Itself(guest.to_owned()));
+        }
+        if backend != "none" && !status.ports.iter().any(|port| port.name == backend) {
+            return Err(BackendError::NoSuchPort(backend.to_owned()));
+        }
+        let taken =
+            |port: &&snapshot::Port| port.guest.as_ref().is_some_and(|guest| guest.backend == backend);
+        if let Some(other) = status.ports.iter().filter(|_| backend != "none").find(taken) {
+            return Err(BackendError::Taken { port: backend.to_owned(), guest: other.name.clone() });
+        }
+        self.backends.lock().unwrap().insert(guest.to_owned(), backend.to_owned());
+        Ok(())
+    }
+
+    /// Says in the error what it was asked for: it has no interfaces.
+    fn add_socket(&self, config: SocketConfig, fds: Vec<OwnedFd>) -> Result<(), PortError> {
+        let files =
+            fds.iter().map(|fd| std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).unwrap());
+        let files: Vec<PathBuf> = files.collect();
+        Err(PortError::NameTaken(format!("{config:?} {files:?}")))
+    }
+
+    fn remove_socket(&self, name: &str) -> Result<(), PortError> {
+        Err(PortError::Fixed(name.to_owned()))
+    }
+}
+
 /// An API server on its own thread, stopped when dropped.
 pub struct Server {
     directory: TempDir,
@@ -32,11 +87,12 @@ pub struct Server {
 impl Server {
     /// Serves [`status`].
     pub fn start() -> Server {
-        Server::with(Arc::new(status))
+        Server::with(status)
     }
 
-    /// Serves `source`.
-    pub fn with(source: Source) -> Server {
+    /// Serves what `look` sees.
+    pub fn with(look: impl Fn() -> Status + Send + Sync + 'static) -> Server {
+        let source = Arc::new(MadeUp { look, backends: Mutex::default() });
         let directory = tempfile::tempdir().unwrap();
         let config = ApiConfig { socket: directory.path().join("api.sock"), ..ApiConfig::default() };
         let (stop, stopped) = oneshot::channel::<()>();

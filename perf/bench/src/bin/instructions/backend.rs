@@ -14,6 +14,8 @@ use dpdk::mempool::Mempool;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use port::counters::{PairCounters, Shared, shared};
 use port::guest::{GuestCounters, GuestPair, Limits};
+use port::outbox::Outbox;
+use vhost_user::features::all_offloads;
 use vhost_user::{DeviceOptions, FrontendState, Listener, Queues};
 use virtqueue::Ring;
 
@@ -27,12 +29,15 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What a connected frontend's packets go through.
 pub trait Backend {
-    /// Moves up to `max` packets that the guest sent into `burst`, in mbufs of `pool`.
-    fn receive(&mut self, burst: &mut Burst, max: usize, pool: &Mempool) -> usize;
+    /// Moves up to `max` packets that the guest sent into `outbox`.
+    fn receive(&mut self, outbox: &mut Outbox, max: usize) -> usize;
     /// Copies the packets of `burst` into the guest's receive buffers, and frees them.
     fn send(&mut self, burst: &mut Burst) -> usize;
+    /// Moves up to `max` packets that the guest sent to the guest that `to` is connected to; `burst` and `pool` are
+    /// there for who needs mbufs on the way.
+    fn forward(&mut self, to: &mut Self, outbox: &mut Outbox, max: usize) -> usize;
     /// A round in which there is nothing to move, either way.
-    fn idle(&mut self, burst: &mut Burst, pool: &Mempool);
+    fn idle(&mut self, outbox: &mut Outbox);
 }
 
 /// A DPDK port with one queue pair: net_vhost, or the NIC's stand-in.
@@ -42,9 +47,9 @@ pub struct Ethdev {
 }
 
 impl Ethdev {
-    /// net_vhost, listening on `socket`.
-    pub fn net_vhost(socket: &Path, pool: &Mempool) -> Result<Ethdev, Failure> {
-        Ethdev::start(&format!("net_vhost0,iface={},queues=1", socket.display()), pool)
+    /// The `number`th net_vhost, listening on `socket`.
+    pub fn net_vhost(number: usize, socket: &Path, pool: &Mempool) -> Result<Ethdev, Failure> {
+        Ethdev::start(&format!("net_vhost{number},iface={},queues=1", socket.display()), pool)
     }
 
     /// net_null, which gives out packets of `bytes` bytes, and frees what it is sent.
@@ -60,6 +65,7 @@ impl Ethdev {
             tx_descriptors: 0,
             mtu: None,
             promiscuous: false,
+            rx_interrupts: false,
             pool,
         })?;
         match (started.rx.into_iter().next(), started.tx.into_iter().next()) {
@@ -71,8 +77,8 @@ impl Ethdev {
 
 impl Backend for Ethdev {
     #[inline(always)]
-    fn receive(&mut self, burst: &mut Burst, max: usize, _: &Mempool) -> usize {
-        self.rx.receive(burst, max)
+    fn receive(&mut self, outbox: &mut Outbox, max: usize) -> usize {
+        self.rx.receive(&mut outbox.burst, max)
     }
 
     #[inline(always)]
@@ -80,9 +86,16 @@ impl Backend for Ethdev {
         self.tx.send(burst)
     }
 
+    /// As testpmd does it.
     #[inline(always)]
-    fn idle(&mut self, burst: &mut Burst, pool: &Mempool) {
-        self.receive(burst, BURST, pool);
+    fn forward(&mut self, to: &mut Ethdev, outbox: &mut Outbox, max: usize) -> usize {
+        self.receive(outbox, max);
+        to.send(&mut outbox.burst)
+    }
+
+    #[inline(always)]
+    fn idle(&mut self, outbox: &mut Outbox) {
+        self.receive(outbox, BURST);
     }
 }
 
@@ -167,7 +180,13 @@ impl Drop for Ringwire {
 }
 
 fn serve(listener: &Listener, rings: &Shelf, stop: &EventFd) {
-    let options = DeviceOptions { name: "guest".into(), queue_pairs: 1, mac: [2, 0, 0, 0, 0, 1], mtu: None };
+    let options = DeviceOptions {
+        name: "guest".into(),
+        queue_pairs: 1,
+        mac: [2, 0, 0, 0, 0, 1],
+        mtu: None,
+        offloads: all_offloads(),
+    };
     while let Ok(Some(stream)) = listener.accept(stop.as_fd()) {
         if let Err(error) = vhost_user::serve(stream, &options, &mut &*rings, stop.as_fd()) {
             eprintln!("the session ended: {error}");
@@ -183,9 +202,9 @@ pub struct Pair {
 
 impl Backend for Pair {
     #[inline(always)]
-    fn receive(&mut self, burst: &mut Burst, max: usize, pool: &Mempool) -> usize {
+    fn receive(&mut self, outbox: &mut Outbox, max: usize) -> usize {
         let limits = Limits { packets: max, cost: u64::MAX, frame: MAX_FRAME };
-        self.pair.receive(burst, limits, pool).packets as usize
+        self.pair.receive(outbox, limits).packets as usize
     }
 
     /// As a worker does it: how much room there is decides how much is taken from the NIC, and so belongs to it.
@@ -198,8 +217,14 @@ impl Backend for Pair {
     }
 
     #[inline(always)]
-    fn idle(&mut self, burst: &mut Burst, pool: &Mempool) {
-        self.receive(burst, BURST, pool);
+    fn forward(&mut self, to: &mut Pair, _: &mut Outbox, max: usize) -> usize {
+        let limits = Limits { packets: max, cost: u64::MAX, frame: u32::MAX };
+        self.pair.forward(&mut to.pair, limits).packets as usize
+    }
+
+    #[inline(always)]
+    fn idle(&mut self, outbox: &mut Outbox) {
+        self.receive(outbox, BURST);
         std::hint::black_box(self.pair.room(BURST as u16));
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! main -> callgrind (runs this program again as `--steps`, and reads the counts) -> report, baseline
-//! steps: guest (ringwire_pktgen) <-> backend (ringwire's, net_vhost), all in one process, a burst at a time
+//! steps: guests (ringwire_pktgen) <-> backend (ringwire's, net_vhost), all in one process, a burst at a time
 //! ```
 //!
 //! Nothing is timed and nothing polls while it is counted, so the counts are the same each time.

@@ -12,6 +12,8 @@ pub enum Work {
     FromGuest,
     /// From mbufs to the used index of the guest's rx virtqueue, with the mbufs freed (rte_vhost: enqueue).
     ToGuest,
+    /// From the avail index of one guest's tx virtqueue to the used index of another's rx virtqueue.
+    BetweenGuests,
     /// A look at both directions, with nothing to do.
     Idle,
 }
@@ -35,14 +37,16 @@ impl Path {
         })
     }
 
-    /// What is measured with a guest of that shape: everything where it makes a difference.
-    pub fn of(shape: Shape) -> Vec<Path> {
-        let work: &[Work] = match (shape.mergeable, shape.in_order) {
-            (false, false) => &[Work::Idle, Work::FromGuest, Work::ToGuest],
-            (false, true) => &[Work::FromGuest, Work::ToGuest],
-            (true, _) => &[Work::ToGuest],
+    /// What is measured with guests of that shape: everything where it makes a difference. In groups: a guest looks
+    /// at all packets that it gets, and so must get either its own or another's.
+    pub fn of(shape: Shape) -> Vec<Vec<Path>> {
+        let works: &[&[Work]] = match (shape.mergeable, shape.in_order) {
+            (false, false) => &[&[Work::Idle, Work::FromGuest, Work::ToGuest], &[Work::BetweenGuests]],
+            (false, true) => &[&[Work::FromGuest, Work::ToGuest]],
+            (true, _) => &[&[Work::ToGuest]],
         };
-        work.iter().map(|work| Path { work: *work, shape }).collect()
+        let path = |work: &Work| Path { work: *work, shape };
+        works.iter().map(|works| works.iter().map(path).collect()).collect()
     }
 
     /// As it is called in tables and in the baseline.
@@ -51,6 +55,7 @@ impl Path {
         let mut name = String::from(match self.work {
             Work::FromGuest => "guest->NIC",
             Work::ToGuest => "NIC->guest",
+            Work::BetweenGuests => "guest->guest",
             Work::Idle => "idle round",
         });
         for (has, word) in

@@ -3,11 +3,11 @@
 //! valgrind is told to count while [`counted_call`] runs, and to write out what it counted at [`part_done`]: nothing
 //! else is in the counts.
 
-use std::path::Path as FilePath;
+use std::path::{Path as FilePath, PathBuf};
 
-use dpdk::burst::Burst;
 use dpdk::eal::{Eal, EalArgs, HugepagePolicy};
 use dpdk::mempool::Mempool;
+use port::outbox::Outbox;
 use ringwire_pktgen::guest::{Guest, GuestError, QUEUE_SIZE, Shape};
 use serde::{Deserialize, Serialize};
 
@@ -70,28 +70,32 @@ pub fn run(directory: &FilePath, bytes: usize) -> Result<(), Failure> {
     let _eal = Eal::init(&args)?;
     let pool = Mempool::new("paths", MBUFS.0, MBUFS.1, CACHE, -1)?;
     stand_in(&pool, bytes)?;
-    let (ours, theirs) = (directory.join("ringwire"), directory.join("net_vhost"));
-    let ringwire = Ringwire::start(ours.clone())?;
-    let mut net_vhost = Ethdev::net_vhost(&theirs, &pool)?;
-    for shape in Path::shapes(bytes) {
-        if let Some(mut guest) = connect(&ours, shape)? {
-            let mut pair = ringwire.pair()?;
-            run_paths(&mut pair, Who::Ringwire, &mut guest, shape, &pool)?;
-            ringwire.give_back(pair);
-            guest.finish()?;
+    let sockets = |name: &str| [0, 1].map(|number| directory.join(format!("{name}{number}")));
+    let (ours, theirs) = (sockets("ringwire"), sockets("net_vhost"));
+    let ringwires = [Ringwire::start(ours[0].clone())?, Ringwire::start(ours[1].clone())?];
+    let mut net_vhosts = [Ethdev::net_vhost(0, &theirs[0], &pool)?, Ethdev::net_vhost(1, &theirs[1], &pool)?];
+    let groups =
+        Path::shapes(bytes).flat_map(|shape| Path::of(shape).into_iter().map(move |paths| (shape, paths)));
+    for (shape, paths) in groups {
+        if let Some(mut guests) = connect(&ours, shape)? {
+            let mut pairs = [ringwires[0].pair()?, ringwires[1].pair()?];
+            run_paths(&mut pairs, Who::Ringwire, &mut guests, &paths, &pool)?;
+            ringwires.iter().zip(pairs).for_each(|(ringwire, pair)| ringwire.give_back(pair));
+            guests.into_iter().try_for_each(Guest::finish)?;
         }
-        if let Some(mut guest) = connect(&theirs, shape)? {
-            run_paths(&mut net_vhost, Who::Ethdev, &mut guest, shape, &pool)?;
-            guest.finish()?;
+        if let Some(mut guests) = connect(&theirs, shape)? {
+            run_paths(&mut net_vhosts, Who::Ethdev, &mut guests, &paths, &pool)?;
+            guests.into_iter().try_for_each(Guest::finish)?;
         }
     }
     Ok(())
 }
 
-/// A guest; `None` if the backend lacks a feature it would need.
-fn connect(socket: &FilePath, shape: Shape) -> Result<Option<Guest>, Failure> {
-    match Guest::connect(socket, shape) {
-        Ok(guest) => Ok(Some(guest)),
+/// A guest on each socket; `None` if the backend lacks a feature they would need.
+fn connect(sockets: &[PathBuf; 2], shape: Shape) -> Result<Option<[Guest; 2]>, Failure> {
+    let guests = || Ok([Guest::connect(&sockets[0], shape)?, Guest::connect(&sockets[1], shape)?]);
+    match guests() {
+        Ok(guests) => Ok(Some(guests)),
         Err(GuestError::NotOffered(_)) => Ok(None),
         Err(error) => Err(error.into()),
     }
@@ -103,26 +107,30 @@ fn stand_in(pool: &Mempool, bytes: usize) -> Result<(), Failure> {
     for (gives, path) in [(true, path::STAND_IN[0]), (false, path::STAND_IN[1])] {
         for round in 0..ROUNDS {
             let counted = round >= WARM_ROUNDS;
-            let mut burst = Burst::new();
-            step(counted && gives, || null.receive(&mut burst, BURST, pool) == BURST)?;
-            step(counted && !gives, || null.send(&mut burst) == BURST)?;
+            let mut outbox = Outbox::new(pool.clone());
+            step(counted && gives, || null.receive(&mut outbox, BURST) == BURST)?;
+            step(counted && !gives, || null.send(&mut outbox.burst) == BURST)?;
         }
         part_done(&Part { who: Who::Ethdev, path: path.into(), count: PACKETS })?;
     }
     Ok(())
 }
 
-/// All paths of a guest's shape.
-fn run_paths(
-    backend: &mut impl Backend,
+/// Paths of one shape. The second guest is there for packets from the first one.
+fn run_paths<B: Backend>(
+    backends: &mut [B; 2],
     who: Who,
-    guest: &mut Guest,
-    shape: Shape,
+    guests: &mut [Guest; 2],
+    paths: &[Path],
     pool: &Mempool,
 ) -> Result<(), Failure> {
-    for path in Path::of(shape) {
+    for path in paths {
         for number in 0..ROUNDS {
-            round(backend, guest, pool, (number >= WARM_ROUNDS).then_some(path.work))?;
+            let counted = (number >= WARM_ROUNDS).then_some(path.work);
+            match path.work {
+                Work::BetweenGuests => round_between(backends, guests, pool, counted)?,
+                _ => round(&mut backends[0], &mut guests[0], pool, counted)?,
+            }
         }
         let count = if path.work == Work::Idle { (ROUNDS - WARM_ROUNDS) as u64 } else { PACKETS };
         part_done(&Part { who, path: path.name(), count })?;
@@ -137,22 +145,47 @@ fn round(
     pool: &Mempool,
     counted: Option<Work>,
 ) -> Result<(), Failure> {
-    let mut burst = Burst::new();
-    if !guest.send(BURST as u32) {
-        return Err(Failure("what the guest sent does not come back".into()));
-    }
+    let mut outbox = Outbox::new(pool.clone());
+    send(guest)?;
     step(counted == Some(Work::FromGuest), || {
-        backend.receive(&mut burst, BURST, pool);
-        burst.len() == BURST
+        backend.receive(&mut outbox, BURST);
+        outbox.burst.len() == BURST
     })?;
     if counted == Some(Work::Idle) {
-        let mut nothing = Burst::new();
-        counted_call(|| backend.idle(&mut nothing, pool));
+        let mut nothing = Outbox::new(pool.clone());
+        counted_call(|| backend.idle(&mut nothing));
     }
     step(counted == Some(Work::ToGuest), || {
-        backend.send(&mut burst);
-        burst.is_empty()
+        backend.send(&mut outbox.burst);
+        outbox.burst.is_empty()
     })?;
+    receive(guest)
+}
+
+/// One burst from one guest to the other.
+fn round_between<B: Backend>(
+    [from, to]: &mut [B; 2],
+    [sender, receiver]: &mut [Guest; 2],
+    pool: &Mempool,
+    counted: Option<Work>,
+) -> Result<(), Failure> {
+    let (mut outbox, mut moved) = (Outbox::new(pool.clone()), 0);
+    send(sender)?;
+    step(counted.is_some(), || {
+        moved += from.forward(to, &mut outbox, BURST - moved);
+        moved == BURST
+    })?;
+    receive(receiver)
+}
+
+/// The guest sends a burst.
+fn send(guest: &mut Guest) -> Result<(), Failure> {
+    let sent = guest.send(BURST as u32);
+    sent.then_some(()).ok_or_else(|| Failure("what the guest sent does not come back".into()))
+}
+
+/// The guest receives a burst.
+fn receive(guest: &mut Guest) -> Result<(), Failure> {
     let mut received = 0;
     step(false, || {
         received += guest.receive(BURST as u32);

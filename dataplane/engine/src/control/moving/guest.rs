@@ -41,6 +41,8 @@ pub struct Setup {
 pub struct Signals {
     /// Chains that came back.
     pub moved: AtomicU64,
+    /// Frames that are known to be lost.
+    pub lost: AtomicU64,
     /// It is to send no more, and to end when all it has sent is there.
     pub stop_sending: AtomicBool,
     /// It is to say what is missing.
@@ -50,7 +52,7 @@ pub struct Signals {
 /// What it has counted at the end.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Packets and bytes of frames, all of which were sent and have arrived.
+    /// Packets and bytes of frames that have arrived: all that were sent and not lost.
     pub frames: (u64, u64),
     /// Chains that came back, by virtqueue index.
     pub chains: Vec<u64>,
@@ -129,10 +131,14 @@ fn live(pairs: &mut [Pair], setup: Setup, signals: &Signals) -> Tally {
         let kept: usize = pairs.iter().map(|pair| pair.tx.posted.len()).sum();
         let missing: u64 =
             pairs.iter().zip(&arrivals).map(|(pair, arrivals)| pair.next - arrivals.count()).sum();
-        if !sending && kept == 0 && missing == 0 {
+        let lost = signals.lost.load(Ordering::Relaxed);
+        if !sending && kept == 0 && missing == lost {
             return tally;
         }
-        assert!(!given_up, "{kept} chains were not returned, {missing} packets are missing");
+        assert!(
+            !given_up,
+            "{kept} chains were not returned, {missing} packets are missing, {lost} of them lost"
+        );
         if moved == 0 {
             std::thread::yield_now();
         }

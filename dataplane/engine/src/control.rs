@@ -1,0 +1,493 @@
+//! Control: which port is whose backend, and who owns each queue at the moment.
+//!
+//! Every change is the same: take the lanes of a wire back, change, give them out again.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use port::counters::DropReason;
+use port::guest::{GuestCounters, GuestPair};
+use port::nic::NicPair;
+use port::punt::{Punt, PuntError};
+use port::socket::{Fault, SocketPair};
+use virtqueue::Ring;
+
+use crate::lane::{Far, Lane, LaneId, PuntEnd};
+use crate::ports::PortError;
+use crate::slow_path::SlowPath;
+use crate::worker::Worker;
+
+/// Why a guest's backend cannot be what was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BackendError {
+    /// There is no such guest.
+    #[error("no guest is called {0:?}")]
+    NoSuchGuest(String),
+    /// There is no such port.
+    #[error("no port is called {0:?}")]
+    NoSuchPort(String),
+    /// A guest cannot be its own.
+    #[error("guest {0} cannot be its own backend")]
+    Itself(String),
+    /// A port is one guest's backend at most.
+    #[error("{port} is the backend of {guest} already")]
+    Taken {
+        /// The port asked for.
+        port: String,
+        /// Whose it is.
+        guest: String,
+    },
+    /// A port is an exception path.
+    #[error("{port} is the exception path of {guest}")]
+    Punt {
+        /// The port asked for.
+        port: String,
+        /// Whose it is.
+        guest: String,
+    },
+    /// The guest asked for has a backend of its own.
+    #[error("guest {guest} has a backend already: {backend}")]
+    Occupied {
+        /// The guest asked for.
+        guest: String,
+        /// What it is connected to.
+        backend: String,
+    },
+}
+
+/// Who owns a virtqueue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// The worker pinned to this core polls it.
+    Worker(usize),
+    /// The slow path waits for it.
+    SlowPath,
+    /// Nobody.
+    Parked,
+}
+
+/// All queues of all ports: those that nobody owns are kept here, of the others it is known who does.
+pub struct Control {
+    workers: Arc<[Worker]>,
+    slow_path: SlowPath,
+    ports: BTreeMap<String, Queues>,
+    wires: Vec<Wire>,
+    /// Exception paths, by guest.
+    punts: BTreeMap<String, Arc<Punt>>,
+}
+
+/// A port's queues that have no owner.
+enum Queues {
+    /// Rings by virtqueue index, and the counters of all pairs.
+    Guest(BTreeMap<u16, Ring>, Vec<GuestCounters>),
+    /// All of a nic's pairs, or none.
+    Nic(Vec<NicPair>),
+    /// All of a socket's pairs, or none.
+    Socket(Vec<SocketPair>),
+    /// None: the socket is the exception path of this guest.
+    Punt(String),
+}
+
+/// A guest and its backend.
+struct Wire {
+    guest: String,
+    backend: String,
+    lanes: Vec<Placed>,
+}
+
+/// A lane that somebody owns.
+struct Placed {
+    id: LaneId,
+    /// Index of the worker; `None`: the slow path.
+    worker: Option<usize>,
+    /// Numbers of the guest's pairs in it.
+    pairs: Vec<u16>,
+    /// Likewise of the guest that is its backend.
+    far_pairs: Vec<u16>,
+}
+
+impl Control {
+    /// Owners, and no port yet.
+    pub fn new(workers: Arc<[Worker]>, slow_path: SlowPath) -> Control {
+        Control { workers, slow_path, ports: BTreeMap::new(), wires: Vec::new(), punts: BTreeMap::new() }
+    }
+
+    /// Adds a guest that has no frontend yet, and no backend.
+    pub fn add_guest(&mut self, name: &str, counters: Vec<GuestCounters>) {
+        self.ports.insert(name.to_owned(), Queues::Guest(BTreeMap::new(), counters));
+    }
+
+    /// Adds a nic.
+    pub fn add_nic(&mut self, name: &str, pairs: Vec<NicPair>) {
+        self.ports.insert(name.to_owned(), Queues::Nic(pairs));
+    }
+
+    /// Adds a tap or raw socket.
+    pub fn add_socket(&mut self, name: &str, pairs: Vec<SocketPair>) {
+        self.ports.insert(name.to_owned(), Queues::Socket(pairs));
+    }
+
+    /// Makes a tap the exception path of a guest, for good.
+    pub fn add_punt(
+        &mut self,
+        guest: &str,
+        tap: &str,
+        make: impl FnOnce(&SocketPair) -> Result<Arc<Punt>, PuntError>,
+    ) -> Result<(), PuntError> {
+        let Some(Queues::Socket(pairs)) = self.ports.get_mut(tap) else { return Ok(()) };
+        let Some(pair) = pairs.pop() else { return Ok(()) };
+        let punt = make(&pair)?;
+        self.slow_path.serve_punt(punt.clone(), pair);
+        self.ports.insert(tap.to_owned(), Queues::Punt(guest.to_owned()));
+        self.punts.insert(guest.to_owned(), punt);
+        Ok(())
+    }
+
+    /// The exception path of a guest, if it has one.
+    pub fn punt(&self, guest: &str) -> Option<&Punt> {
+        self.punts.get(guest).map(|punt| &**punt)
+    }
+
+    /// The exception path that a tap is, if it is one.
+    pub fn punt_by_tap(&self, tap: &str) -> Option<&Punt> {
+        match self.ports.get(tap) {
+            Some(Queues::Punt(guest)) => self.punt(guest),
+            _ => None,
+        }
+    }
+
+    /// Removes a socket that is nobody's backend, and closes it.
+    pub fn remove_socket(&mut self, name: &str) -> Result<(), PortError> {
+        let punted = match self.ports.get(name) {
+            Some(Queues::Punt(guest)) => Some(guest.as_str()),
+            _ => None,
+        };
+        if let Some(guest) = self.backend(name).or(punted) {
+            return Err(PortError::InUse { port: name.to_owned(), guest: guest.to_owned() });
+        }
+        self.ports.remove(name);
+        Ok(())
+    }
+
+    /// What a guest is connected to.
+    pub fn backend(&self, guest: &str) -> Option<&str> {
+        self.wires.iter().find_map(|wire| wire.other_end(guest))
+    }
+
+    /// Connects a guest to another port, or to none. What is under way to or from the one before is handed on, or
+    /// dropped and counted; what arrived at the new one while it was nobody's is dropped and counted.
+    pub fn connect(&mut self, guest: &str, backend: Option<&str>) -> Result<(), BackendError> {
+        self.check(guest, backend)?;
+        if self.backend(guest) == backend {
+            return Ok(());
+        }
+        self.disconnect(guest, DropReason::BackendChanged);
+        if let Some(backend) = backend {
+            match self.ports.get_mut(backend) {
+                Some(Queues::Nic(pairs)) => pairs.iter_mut().for_each(NicPair::discard_arrived),
+                Some(Queues::Socket(pairs)) => pairs.iter_mut().for_each(|pair| {
+                    pair.discard();
+                }),
+                _ => {}
+            }
+            let (guest, backend) = (guest.to_owned(), backend.to_owned());
+            self.wires.push(Wire { guest, backend, lanes: Vec::new() });
+            self.give_lanes(self.wires.len() - 1);
+        }
+        Ok(())
+    }
+
+    fn check(&self, guest: &str, backend: Option<&str>) -> Result<(), BackendError> {
+        if !matches!(self.ports.get(guest), Some(Queues::Guest(..))) {
+            return Err(BackendError::NoSuchGuest(guest.to_owned()));
+        }
+        let Some(backend) = backend else { return Ok(()) };
+        let Some(port) = self.ports.get(backend) else {
+            return Err(BackendError::NoSuchPort(backend.to_owned()));
+        };
+        if guest == backend {
+            return Err(BackendError::Itself(guest.to_owned()));
+        }
+        if let Queues::Punt(other) = port {
+            return Err(BackendError::Punt { port: backend.to_owned(), guest: other.clone() });
+        }
+        let other =
+            self.wires.iter().find_map(|wire| wire.other_end(backend)).filter(|other| *other != guest);
+        match (other, port) {
+            (None, _) => Ok(()),
+            (Some(other), Queues::Guest(..)) => {
+                Err(BackendError::Occupied { guest: backend.to_owned(), backend: other.to_owned() })
+            }
+            (Some(other), _) => {
+                Err(BackendError::Taken { port: backend.to_owned(), guest: other.to_owned() })
+            }
+        }
+    }
+
+    /// Takes all wires down for good, so that every packet is sent or counted.
+    pub fn remove_all(&mut self) {
+        while let Some(guest) = self.wires.last().map(|wire| wire.guest.clone()) {
+            self.disconnect(&guest, DropReason::WireRemoved);
+        }
+    }
+
+    fn disconnect(&mut self, port: &str, reason: DropReason) {
+        let Some(at) = self.wires.iter().position(|wire| wire.other_end(port).is_some()) else { return };
+        let lanes = self.take_lanes(at);
+        let wire = self.wires.remove(at);
+        let mut unsent = 0;
+        for mut lane in lanes {
+            unsent += lane.settle(reason);
+            self.park(&wire, lane);
+        }
+        unsent += self.punts.get(&wire.guest).map_or(0, |punt| punt.clear(reason));
+        if let Some(Queues::Guest(_, counters)) = self.ports.get(&wire.guest) {
+            counters.iter().take(1).for_each(|first| first.pair.dropped(reason, unsent));
+        }
+    }
+
+    /// Takes a ring from a guest's session and runs it as soon as its pair is complete.
+    pub fn give_out(&mut self, guest: &str, ring: Ring) {
+        let Some(Queues::Guest(rings, _)) = self.ports.get_mut(guest) else { return };
+        let partner = ring.index() ^ 1;
+        rings.insert(ring.index(), ring);
+        if rings.contains_key(&partner)
+            && let Some(at) = self.wire_of(guest)
+        {
+            self.rewire(at, |_| {});
+        }
+    }
+
+    /// Gives a ring back to a guest's session; nobody is inside it any more.
+    pub fn take_back(&mut self, guest: &str, index: u16) -> Option<Ring> {
+        let taken = self.remove_parked(guest, index);
+        if taken.is_some() || self.owner(guest, index / 2) == Owner::Parked {
+            return taken;
+        }
+        let mut taken = None;
+        let at = self.wire_of(guest)?;
+        self.rewire(at, |control| taken = control.remove_parked(guest, index));
+        taken
+    }
+
+    fn remove_parked(&mut self, guest: &str, index: u16) -> Option<Ring> {
+        match self.ports.get_mut(guest) {
+            Some(Queues::Guest(rings, _)) => rings.remove(&index),
+            _ => None,
+        }
+    }
+
+    /// Who owns pair `pair` of a guest.
+    pub fn owner(&self, guest: &str, pair: u16) -> Owner {
+        let lanes = self.wires.iter().flat_map(|wire| wire.lanes.iter().map(move |lane| (wire, lane)));
+        let owner = lanes.into_iter().find_map(|(wire, lane)| {
+            let near = wire.guest == guest && lane.pairs.contains(&pair);
+            let far = wire.backend == guest && lane.far_pairs.contains(&pair);
+            (near || far).then_some(lane.worker)
+        });
+        match owner {
+            None => Owner::Parked,
+            Some(None) => Owner::SlowPath,
+            Some(Some(worker)) => Owner::Worker(self.workers[worker].core),
+        }
+    }
+
+    /// How many lanes the worker with index `worker` polls.
+    pub fn lanes_on(&self, worker: usize) -> usize {
+        let lanes = self.wires.iter().flat_map(|wire| &wire.lanes);
+        lanes.filter(|lane| lane.worker == Some(worker)).count()
+    }
+
+    fn wire_of(&self, port: &str) -> Option<usize> {
+        self.wires.iter().position(|wire| wire.other_end(port).is_some())
+    }
+
+    /// Takes a wire's lanes back, lets `change` change which rings there are, and gives them out again.
+    fn rewire(&mut self, at: usize, change: impl FnOnce(&mut Control)) {
+        let lanes = self.take_lanes(at);
+        let wire = self.wires.remove(at);
+        lanes.into_iter().for_each(|lane| self.park(&wire, lane));
+        self.wires.insert(at, wire);
+        change(self);
+        self.give_lanes(at);
+    }
+
+    fn take_lanes(&mut self, at: usize) -> Vec<Lane> {
+        let placed = std::mem::take(&mut self.wires[at].lanes);
+        let take = |placed: &Placed| match placed.worker {
+            Some(worker) => self.workers[worker].take(placed.id),
+            None => self.slow_path.take(placed.id),
+        };
+        placed.iter().map(take).collect()
+    }
+
+    /// Puts the queues of a lane that nobody owns any more where they belong.
+    fn park(&mut self, wire: &Wire, mut lane: Lane) {
+        if let Some(end) = &mut lane.punt {
+            end.drop_held(DropReason::BackendChanged);
+        }
+        self.park_rings(&wire.guest, lane.guests);
+        match (lane.far, self.ports.get_mut(&wire.backend)) {
+            (Far::Guest(guests), _) => self.park_rings(&wire.backend, guests),
+            (Far::Nic(pairs), Some(Queues::Nic(parked))) => {
+                parked.extend(pairs);
+                parked.sort_by_key(|pair| pair.index);
+            }
+            (Far::Socket(pairs), Some(Queues::Socket(parked))) => {
+                parked.extend(pairs);
+                parked.sort_by_key(|pair| pair.index);
+            }
+            _ => {}
+        }
+    }
+
+    fn park_rings(&mut self, guest: &str, pairs: Vec<GuestPair>) {
+        if let Some(Queues::Guest(parked, _)) = self.ports.get_mut(guest) {
+            let rings = pairs.into_iter().flat_map(GuestPair::into_rings);
+            parked.extend(rings.map(|ring| (ring.index(), ring)));
+        }
+    }
+
+    /// Gives out whatever of a wire can run.
+    fn give_lanes(&mut self, at: usize) {
+        let (guest, backend) = (self.wires[at].guest.clone(), self.wires[at].backend.clone());
+        let guests = self.take_complete_pairs(&guest);
+        let lanes: Vec<(Vec<GuestPair>, Far)> = match self.ports.get_mut(&backend) {
+            Some(Queues::Nic(pairs)) if !guests.is_empty() || pairs.iter().any(NicPair::holds_unsent) => {
+                lay_out(guests, std::mem::take(pairs), Far::Nic)
+            }
+            Some(Queues::Socket(pairs)) if !guests.is_empty() => {
+                pairs.iter_mut().for_each(|pair| set_offloads(pair, &backend, guests[0].features()));
+                lay_out(guests, std::mem::take(pairs), Far::Socket)
+            }
+            Some(Queues::Guest(..)) if !guests.is_empty() => {
+                let others = self.take_complete_pairs(&backend);
+                if others.is_empty() {
+                    return self.park_rings(&guest, guests);
+                }
+                lay_out(guests, others, Far::Guest)
+            }
+            _ => return self.park_rings(&guest, guests),
+        };
+        for (guests, far) in lanes {
+            let nic = matches!(far, Far::Nic(_));
+            let punt =
+                self.punts.get(&guest).filter(|_| nic).map(|punt| Box::new(PuntEnd::new(punt.clone())));
+            let lane = Lane { id: next_lane_id(), guests, far, punt };
+            let placed = self.place(lane);
+            self.wires[at].lanes.push(placed);
+        }
+    }
+
+    /// Gives a lane to its owner: the slow path, or the worker with the fewest lanes.
+    fn place(&self, lane: Lane) -> Placed {
+        let numbers = |pairs: &[GuestPair]| pairs.iter().map(|pair| pair.index).collect();
+        let (id, pairs) = (lane.id, numbers(&lane.guests));
+        let far_pairs = if let Far::Guest(guests) = &lane.far { numbers(guests) } else { Vec::new() };
+        let worker = match lane.far {
+            Far::Socket(_) => None,
+            Far::Nic(_) | Far::Guest(_) => {
+                (0..self.workers.len()).min_by_key(|worker| self.lanes_on(*worker))
+            }
+        };
+        match worker {
+            Some(worker) => self.workers[worker].give(lane),
+            None => self.slow_path.give(lane),
+        }
+        Placed { id, worker, pairs, far_pairs }
+    }
+
+    fn take_complete_pairs(&mut self, guest: &str) -> Vec<GuestPair> {
+        let Some(Queues::Guest(rings, counters)) = self.ports.get_mut(guest) else { return Vec::new() };
+        let mut pairs = Vec::new();
+        for (k, counters) in counters.iter().enumerate() {
+            let to = 2 * k as u16;
+            if !(rings.contains_key(&to) && rings.contains_key(&(to + 1))) {
+                continue;
+            }
+            if let (Some(from), Some(to)) = (rings.remove(&(to + 1)), rings.remove(&to)) {
+                pairs.push(GuestPair::new(guest, from, to, counters));
+            }
+        }
+        pairs
+    }
+}
+
+impl Wire {
+    /// What `port` is connected to by this wire.
+    fn other_end(&self, port: &str) -> Option<&str> {
+        match port {
+            _ if port == self.guest => Some(&self.backend),
+            _ if port == self.backend => Some(&self.guest),
+            _ => None,
+        }
+    }
+}
+
+/// Distributes guest and far pairs over lanes, as `lane.rs` says.
+fn lay_out<G, N, F>(guests: Vec<G>, far: Vec<N>, side: impl Fn(Vec<N>) -> F) -> Vec<(Vec<G>, F)> {
+    let count = guests.len().min(far.len()).max(1);
+    let mut lanes: Vec<(Vec<G>, Vec<N>)> = (0..count).map(|_| (Vec::new(), Vec::new())).collect();
+    for (k, guest) in guests.into_iter().enumerate() {
+        lanes[k % count].0.push(guest);
+    }
+    for (j, pair) in far.into_iter().enumerate() {
+        lanes[j % count].1.push(pair);
+    }
+    lanes.into_iter().map(|(guests, far)| (guests, side(far))).collect()
+}
+
+/// Tells the kernel what the guest takes. Should it refuse, it goes on completing packets itself.
+fn set_offloads(pair: &mut SocketPair, name: &str, features: u64) {
+    // An interface that is gone is shown as that.
+    if let Err(cause) = pair.set_offloads(features)
+        && Fault::of(&cause) != Fault::Gone
+    {
+        tracing::warn!(port = name, "the kernel refuses the guest's offloads: {cause}");
+    }
+}
+
+fn next_lane_id() -> LaneId {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    LaneId(NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+#[cfg(test)]
+mod moving;
+
+#[cfg(test)]
+mod tests {
+    use super::lay_out;
+
+    #[test]
+    fn every_queue_is_in_one_lane_and_one_side_of_each_is_single() {
+        for guests in 0..9 {
+            for nics in 1..9 {
+                let lanes = lay_out((0..guests).collect(), (0..nics).collect(), |far| far);
+                let mut seen = (Vec::new(), Vec::new());
+                for (lane_guests, lane_nics) in &lanes {
+                    assert!(guests == 0 || lane_guests.len() == 1 || lane_nics.len() == 1);
+                    assert!(guests == 0 || !lane_guests.is_empty());
+                    assert!(!lane_nics.is_empty());
+                    seen.0.extend(lane_guests);
+                    seen.1.extend(lane_nics);
+                }
+                seen.0.sort();
+                seen.1.sort();
+                assert_eq!(seen, ((0..guests).collect(), (0..nics).collect()));
+            }
+        }
+    }
+
+    #[test]
+    fn pair_k_meets_pair_k() {
+        let lanes = lay_out(vec![0, 1, 2, 3], vec![0, 1, 2, 3], |far| far);
+        assert!(lanes.iter().enumerate().all(|(k, lane)| *lane == (vec![k], vec![k])));
+        assert_eq!(
+            lay_out(vec![0, 1, 2], vec![0, 1], |far| far),
+            [(vec![0, 2], vec![0]), (vec![1], vec![1])]
+        );
+        assert_eq!(lay_out(vec![0], vec![0, 1, 2], |far| far), [(vec![0], vec![0, 1, 2])]);
+    }
+}

@@ -1,0 +1,124 @@
+//! How a worker without work sleeps, and is back for the first packet.
+//!
+//! After some rounds in vain it asks all guests for kicks and all NICs for interrupts, looks once more, and sleeps
+//! until one of them comes. Where one cannot come (a driver without interrupts, a guest without kick eventfd, a full
+//! NIC) it looks each millisecond, and after a while each four.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+use crate::lane::Lane;
+
+/// Rounds in vain before a nap: a fraction of a millisecond.
+const ROUNDS: u32 = 4096;
+/// Of these, from when on each is followed by some pauses more.
+const SLOW_ROUNDS: u32 = 1024;
+const PAUSES: u32 = 16;
+/// Naps that nobody would end last a millisecond, and the double after so many in vain, up to four milliseconds.
+const SHORT_NAPS: u32 = 64;
+const LONGEST: u32 = 2;
+
+/// Wakes a worker: control has something for it.
+pub struct Bell(EventFd);
+
+impl Bell {
+    /// A bell that nobody hears yet.
+    pub fn new() -> io::Result<Bell> {
+        Ok(Bell(EventFd::from_value_and_flags(0, EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?))
+    }
+
+    /// Ends the nap, or the next one.
+    pub fn ring(&self) {
+        // It can only fail when the counter is full, and then it is ringing.
+        let _ = self.0.write(1);
+    }
+}
+
+/// A worker's sleep.
+pub struct Nap {
+    epoll: Epoll,
+    bell: Arc<Bell>,
+    /// Rounds in vain, one after the other.
+    rounds: u32,
+    /// Naps that nobody ended, one after the other.
+    naps: u32,
+}
+
+impl Nap {
+    /// A worker that hears `bell`.
+    pub fn new(bell: Arc<Bell>) -> io::Result<Nap> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        epoll.add(&bell.0, EpollEvent::new(EpollFlags::EPOLLIN, 0))?;
+        Ok(Nap { epoll, bell, rounds: 0, naps: 0 })
+    }
+
+    /// What may wake the worker for a lane. Edge triggered: a kick's eventfd is not read, because the frontend could
+    /// make that block.
+    pub fn watch(&mut self, lane: &Lane) {
+        for fd in lane.wakers() {
+            let event = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, 0);
+            if let Err(errno) = self.epoll.add(fd, event) {
+                tracing::error!("a queue cannot wake its worker: {errno}");
+            }
+        }
+        self.rounds = 0;
+    }
+
+    /// The lane goes elsewhere.
+    pub fn forget(&mut self, lane: &Lane) {
+        for fd in lane.wakers() {
+            // The frontend has the same eventfds: they would not leave by being closed here.
+            let _ = self.epoll.delete(fd);
+        }
+    }
+
+    /// Whether to sleep, after a round that was `busy` or not.
+    #[inline]
+    pub fn is_due(&mut self, busy: bool) -> bool {
+        if busy {
+            (self.rounds, self.naps) = (0, 0);
+            return false;
+        }
+        self.rounds += 1;
+        if self.rounds > SLOW_ROUNDS {
+            (0..PAUSES).for_each(|_| std::hint::spin_loop());
+        }
+        self.rounds >= ROUNDS
+    }
+
+    /// Sleeps until there may be something to do.
+    pub fn sleep(&mut self, lanes: &mut [Lane]) {
+        let mut heard = true;
+        for lane in &mut *lanes {
+            heard &= lane.ask_for_wakers();
+        }
+        // What came before that tells nobody. So each lane is looked at once more.
+        let busy = lanes.iter_mut().fold(false, |busy, lane| busy | lane.turn());
+        if !busy {
+            let look = EpollTimeout::from(1u8 << (self.naps / SHORT_NAPS).min(LONGEST));
+            let timeout = if heard { EpollTimeout::NONE } else { look };
+            let mut events = [EpollEvent::empty(); 16];
+            let count = self.epoll.wait(&mut events, timeout).unwrap_or(0);
+            if count > 0 {
+                let _ = self.bell.0.read();
+                (self.rounds, self.naps) = (0, 0);
+            } else {
+                // Nobody called: one look, and back to sleep.
+                (self.rounds, self.naps) = (ROUNDS - 2, self.naps.saturating_add(1));
+            }
+        } else {
+            (self.rounds, self.naps) = (0, 0);
+        }
+        lanes.iter_mut().for_each(Lane::poll_again);
+    }
+}
+
+impl AsFd for Bell {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}

@@ -1,0 +1,446 @@
+//! The slow path: one thread, event driven, between guests and sockets.
+//!
+//! It sleeps until a guest kicks or a socket has become readable or writable. What it then does for one queue is
+//! bounded by a budget of bytes, as on a worker, and the next queue has its turn. While there is something to do for
+//! a queue its kicks are off; before it waits, they are switched on and the ring is looked at once more.
+//!
+//! All events are edge triggered: nothing is read to rearm them. (An eventfd is shared with the frontend, which can
+//! make reading it block.)
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, unbounded};
+use dpdk::mbuf::Mbuf;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use port::guest::{GuestPair, Stop};
+use port::punt::Punt;
+use port::socket::SocketPair;
+
+use crate::lane::{Far, Lane, LaneId, TURN_COST};
+
+/// Events fetched at a time.
+const EVENTS: usize = 64;
+/// How long a socket is left alone after it failed (its interface is down, say).
+const PAUSE: Duration = Duration::from_millis(100);
+/// How often a queue is looked at whose guest cannot kick.
+const LOOK: Duration = Duration::from_millis(1);
+/// The event of the slow path's own eventfd.
+const WAKE: u64 = u64::MAX;
+
+/// What control asks of the slow path.
+enum Command {
+    Give(Lane),
+    Take(LaneId, Sender<Lane>),
+    Punt(Arc<Punt>, SocketPair),
+}
+
+/// Control's handle on the slow path. The thread ends when this is dropped.
+pub struct SlowPath {
+    wake: Arc<EventFd>,
+    /// Taken, and so closed, to end the thread.
+    commands: Option<Sender<Command>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl SlowPath {
+    /// Starts the thread.
+    pub fn start() -> io::Result<SlowPath> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        let wake = EventFd::from_value_and_flags(0, EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?;
+        epoll.add(&wake, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, WAKE))?;
+        let (commands, inbox) = unbounded();
+        let run = move || Runner { epoll, inbox, lanes: BTreeMap::new(), punts: Vec::new() }.run();
+        let thread = std::thread::Builder::new().name("slow-path".to_owned()).spawn(run)?;
+        Ok(SlowPath { wake: Arc::new(wake), commands: Some(commands), thread: Some(thread) })
+    }
+
+    /// Gives a lane to the slow path.
+    pub fn give(&self, lane: Lane) {
+        self.send(Command::Give(lane));
+    }
+
+    /// Serves the host's side of an exception path from now on.
+    pub fn serve_punt(&self, punt: Arc<Punt>, socket: SocketPair) {
+        self.send(Command::Punt(punt, socket));
+    }
+
+    /// Takes a lane back: nothing is in flight, and every used entry is published.
+    pub fn take(&self, id: LaneId) -> Lane {
+        let (reply, lane) = bounded(1);
+        self.send(Command::Take(id, reply));
+        lane.recv().unwrap_or_else(|_| self.died())
+    }
+
+    fn send(&self, command: Command) {
+        let sent = self.commands.as_ref().map(|commands| commands.send(command));
+        if !matches!(sent, Some(Ok(()))) {
+            self.died();
+        }
+        self.wake();
+    }
+
+    fn wake(&self) {
+        // It can only fail when the counter is full, and then there is a wake-up under way.
+        let _ = self.wake.write(1);
+    }
+
+    /// As a worker's: should the thread have panicked, the queues it owned are lost, and so is the datapath.
+    fn died(&self) -> ! {
+        panic!("the slow path has died");
+    }
+}
+
+impl Drop for SlowPath {
+    fn drop(&mut self) {
+        self.commands = None;
+        self.wake();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The thread's own.
+struct Runner {
+    epoll: Epoll,
+    inbox: Receiver<Command>,
+    lanes: BTreeMap<u64, Served>,
+    punts: Vec<PuntServed>,
+}
+
+impl Runner {
+    fn run(mut self) {
+        if let Err(cause) = virtqueue::prepare_to_signal() {
+            tracing::warn!("no asynchronous I/O ({cause}): a hostile frontend can block the slow path");
+        }
+        let mut events = [EpollEvent::empty(); EVENTS];
+        loop {
+            loop {
+                match self.inbox.try_recv() {
+                    Ok(command) => self.obey(command),
+                    Err(TryRecvError::Empty) => break,
+                    Err(TryRecvError::Disconnected) => return,
+                }
+            }
+            let mut busy = false;
+            for served in self.lanes.values_mut() {
+                busy |= served.turn();
+            }
+            self.punts.iter_mut().for_each(PuntServed::turn);
+            let timeout = if busy { EpollTimeout::ZERO } else { self.timeout() };
+            let count = self.epoll.wait(&mut events, timeout).unwrap_or(0);
+            for event in &events[..count] {
+                let (lane, source) = Source::of(event.data());
+                if let Source::Punt(at) = source {
+                    self.punts.iter_mut().skip(at).take(1).for_each(|punt| punt.notice(event.events()));
+                } else if let Some(served) = self.lanes.get_mut(&lane) {
+                    served.notice(source, event.events());
+                }
+            }
+        }
+    }
+
+    /// Until the first queue that no event will tell of has to be looked at.
+    fn timeout(&self) -> EpollTimeout {
+        let punts = self.punts.iter().filter_map(|punt| punt.socket_ready.again);
+        let due = self.lanes.values().filter_map(Served::due).chain(punts).min();
+        let Some(due) = due else { return EpollTimeout::NONE };
+        let left = due.saturating_duration_since(Instant::now());
+        // Rounded up: else it would be looked at in vain until then.
+        EpollTimeout::try_from(left + Duration::from_micros(999)).unwrap_or(EpollTimeout::MAX)
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Give(lane) => {
+                let served = Served::new(lane, &self.epoll);
+                self.lanes.insert(served.lane.id.0, served);
+            }
+            Command::Punt(punt, socket) => {
+                let number = Source::Punt(self.punts.len()).number(0);
+                let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLET;
+                for fd in [punt.bell(), socket.fd()] {
+                    if let Err(errno) = self.epoll.add(fd, EpollEvent::new(flags, number)) {
+                        tracing::error!("an exception path cannot be waited for: {errno}");
+                    }
+                }
+                let socket_ready = SocketReady::default();
+                self.punts.push(PuntServed { punt, socket, unsent: None, waiting: true, socket_ready });
+            }
+            Command::Take(id, reply) => {
+                if let Some(served) = self.lanes.remove(&id.0) {
+                    let _ = reply.send(served.let_go(&self.epoll));
+                }
+            }
+        }
+    }
+}
+
+/// What an event is about.
+#[derive(Clone, Copy)]
+enum Source {
+    /// Guest pair k has sent something.
+    Sent(usize),
+    /// Guest pair k has room.
+    Room(usize),
+    /// Socket j.
+    Socket(usize),
+    /// Exception path n, either side.
+    Punt(usize),
+}
+
+/// An event's number: lane, pair, and which of the three sources. A guest has 128 pairs at most.
+const PAIR_BITS: u32 = 8;
+
+impl Source {
+    fn number(self, lane: u64) -> u64 {
+        let (kind, pair) = match self {
+            Source::Sent(k) => (0, k),
+            Source::Room(k) => (1, k),
+            Source::Socket(j) => (2, j),
+            Source::Punt(n) => (3, n),
+        };
+        ((lane << PAIR_BITS | pair as u64) << 2) | kind
+    }
+
+    fn of(number: u64) -> (u64, Source) {
+        let pair = (number >> 2) as usize & ((1 << PAIR_BITS) - 1);
+        let source = match number & 3 {
+            0 => Source::Sent(pair),
+            1 => Source::Room(pair),
+            2 => Source::Socket(pair),
+            _ => Source::Punt(pair),
+        };
+        (number >> 2 >> PAIR_BITS, source)
+    }
+}
+
+/// A lane, and for which of its queues there may be something to do.
+struct Served {
+    lane: Lane,
+    /// By guest pair.
+    guests: Vec<GuestReady>,
+    /// By socket pair.
+    sockets: Vec<SocketReady>,
+}
+
+struct GuestReady {
+    /// It may have sent something.
+    sent: bool,
+    /// It may have room.
+    room: bool,
+    /// When to look, if it cannot kick.
+    look: Option<Instant>,
+}
+
+struct SocketReady {
+    readable: bool,
+    writable: bool,
+    /// It failed: when to try again.
+    again: Option<Instant>,
+}
+
+impl Served {
+    /// Everything may be ready: what happened before it was watched told nobody.
+    fn new(lane: Lane, epoll: &Epoll) -> Served {
+        let mut served = Served {
+            guests: lane.guests.iter().map(GuestReady::of).collect(),
+            sockets: (0..lane.sockets()).map(|_| SocketReady::default()).collect(),
+            lane,
+        };
+        served.watch(epoll);
+        served
+    }
+
+    fn watch(&mut self, epoll: &Epoll) {
+        let id = self.lane.id.0;
+        for (source, fd, flags) in sources(&self.lane) {
+            let event = EpollEvent::new(flags | EpollFlags::EPOLLET, source.number(id));
+            if let Err(errno) = epoll.add(fd, event) {
+                tracing::error!("a queue cannot be waited for, and is looked at each millisecond: {errno}");
+                self.guests.iter_mut().for_each(|guest| guest.look = Some(Instant::now()));
+            }
+        }
+    }
+
+    /// The lane, of which nobody is told anything any more.
+    fn let_go(self, epoll: &Epoll) -> Lane {
+        for (_, fd, _) in sources(&self.lane) {
+            // The frontend has the same eventfds: they would not leave by being closed here.
+            let _ = epoll.delete(fd);
+        }
+        self.lane
+    }
+
+    fn notice(&mut self, source: Source, events: EpollFlags) {
+        match source {
+            Source::Sent(k) => self.guests[k].sent = true,
+            Source::Room(k) => self.guests[k].room = true,
+            Source::Socket(j) => {
+                let socket = &mut self.sockets[j];
+                // An error is found out by trying.
+                let error = events.intersects(EpollFlags::EPOLLERR | EpollFlags::EPOLLHUP);
+                socket.readable |= error || events.contains(EpollFlags::EPOLLIN);
+                socket.writable |= error || events.contains(EpollFlags::EPOLLOUT);
+            }
+            Source::Punt(_) => {}
+        }
+    }
+
+    /// When to look at something unasked.
+    fn due(&self) -> Option<Instant> {
+        let guests = self.guests.iter().filter_map(|guest| guest.look);
+        guests.chain(self.sockets.iter().filter_map(|socket| socket.again)).min()
+    }
+
+    /// One turn at every queue that may have something to do. Whether any has more.
+    fn turn(&mut self) -> bool {
+        let now = Instant::now();
+        self.guests.iter_mut().for_each(|guest| guest.wake(now));
+        self.sockets.iter_mut().for_each(|socket| socket.wake(now));
+        let Far::Socket(sockets) = &mut self.lane.far else { return false };
+        let guests = &mut self.lane.guests;
+        let mut more = false;
+        for (k, guest) in guests.iter_mut().enumerate() {
+            let j = k % sockets.len();
+            let ready = (&mut self.guests[k], &mut self.sockets[j]);
+            more |= guest_to_socket(guest, &mut sockets[j], ready);
+        }
+        for (j, socket) in sockets.iter_mut().enumerate() {
+            let k = j % guests.len();
+            let ready = (&mut self.guests[k], &mut self.sockets[j]);
+            more |= socket_to_guest(&mut guests[k], socket, ready);
+        }
+        more
+    }
+}
+
+/// All that a lane waits for.
+fn sources(lane: &Lane) -> Vec<(Source, std::os::fd::BorrowedFd<'_>, EpollFlags)> {
+    let mut sources = Vec::new();
+    for (k, guest) in lane.guests.iter().enumerate() {
+        let [sent, room] = guest.kicks();
+        sources.extend(sent.map(|kick| (Source::Sent(k), kick.as_fd(), EpollFlags::EPOLLIN)));
+        sources.extend(room.map(|kick| (Source::Room(k), kick.as_fd(), EpollFlags::EPOLLIN)));
+    }
+    if let Far::Socket(sockets) = &lane.far {
+        let both = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT;
+        sources.extend(sockets.iter().enumerate().map(|(j, pair)| (Source::Socket(j), pair.fd(), both)));
+    }
+    sources
+}
+
+/// Guest tx virtqueue -> socket. Whether there is more to do at once.
+fn guest_to_socket(
+    guest: &mut GuestPair,
+    socket: &mut SocketPair,
+    (from, to): (&mut GuestReady, &mut SocketReady),
+) -> bool {
+    if !(from.sent && to.writable) {
+        return false;
+    }
+    guest.poll_sent();
+    match guest.send_to(socket, TURN_COST).stop {
+        Stop::Budget => {}
+        Stop::SocketFull => to.writable = false,
+        Stop::SocketFailed(_) => to.fail(),
+        Stop::GuestEmpty => from.sent = guest.wait_for_sent(),
+        Stop::SocketEmpty | Stop::Broken => from.sent = false,
+    }
+    from.sent && to.writable
+}
+
+/// Socket -> guest rx virtqueue. Whether there is more to do at once.
+fn socket_to_guest(
+    guest: &mut GuestPair,
+    socket: &mut SocketPair,
+    (to, from): (&mut GuestReady, &mut SocketReady),
+) -> bool {
+    if !(to.room && from.readable) {
+        return false;
+    }
+    guest.poll_room();
+    match guest.receive_from(socket, TURN_COST).stop {
+        Stop::Budget => {}
+        Stop::SocketEmpty => from.readable = false,
+        Stop::SocketFailed(_) => from.fail(),
+        Stop::GuestEmpty => to.room = guest.wait_for_room(),
+        Stop::SocketFull | Stop::Broken => to.room = false,
+    }
+    to.room && from.readable
+}
+
+impl GuestReady {
+    fn of(guest: &GuestPair) -> GuestReady {
+        let polled = guest.kicks().iter().any(Option::is_none);
+        GuestReady { sent: true, room: true, look: polled.then(Instant::now) }
+    }
+
+    fn wake(&mut self, now: Instant) {
+        if self.look.is_some_and(|at| at <= now) {
+            (self.sent, self.room, self.look) = (true, true, Some(now + LOOK));
+        }
+    }
+}
+
+/// The host's side of an exception path.
+struct PuntServed {
+    punt: Arc<Punt>,
+    socket: SocketPair,
+    /// Taken from the queue, and not accepted by the socket yet.
+    unsent: Option<Mbuf>,
+    /// There may be something for the host.
+    waiting: bool,
+    socket_ready: SocketReady,
+}
+
+impl PuntServed {
+    /// The bell, or the socket: which of them does not matter, a look at both costs little.
+    fn notice(&mut self, events: EpollFlags) {
+        self.waiting = true;
+        self.socket_ready.readable |= events.contains(EpollFlags::EPOLLIN);
+        self.socket_ready.writable |= events.contains(EpollFlags::EPOLLOUT);
+    }
+
+    fn turn(&mut self) {
+        let ready = &mut self.socket_ready;
+        ready.wake(Instant::now());
+        if self.waiting && ready.writable {
+            match self.punt.give_host(&mut self.socket, &mut self.unsent) {
+                Stop::SocketFull => ready.writable = false,
+                Stop::SocketFailed(_) => ready.fail(),
+                _ => self.waiting = false,
+            }
+        }
+        if ready.readable {
+            match self.punt.take_from_host(&mut self.socket) {
+                Stop::SocketFailed(_) => ready.fail(),
+                _ => ready.readable = false,
+            }
+        }
+    }
+}
+
+impl Default for SocketReady {
+    fn default() -> SocketReady {
+        SocketReady { readable: true, writable: true, again: None }
+    }
+}
+
+impl SocketReady {
+    fn fail(&mut self) {
+        (self.readable, self.writable, self.again) = (false, false, Some(Instant::now() + PAUSE));
+    }
+
+    fn wake(&mut self, now: Instant) {
+        if self.again.is_some_and(|at| at <= now) {
+            *self = SocketReady::default();
+        }
+    }
+}

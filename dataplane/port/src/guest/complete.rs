@@ -1,0 +1,243 @@
+//! What a guest left to complete, on its way to a NIC: checksums, and frames to be cut into segments.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use dpdk::burst::Burst;
+use dpdk::mbuf::Mbuf;
+use dpdk::mempool::Mempool;
+use net::{Action, Offload, Plan, Segments, Sum, Takes};
+use virtqueue::{Cursor, Segment};
+
+use crate::counters::DropReason;
+
+/// Longest frame that a guest may leave to be cut, in bytes.
+const LONGEST: usize = u16::MAX as usize + net::FRAME_OVERHEAD as usize;
+
+/// Longest header of a segment: a frame's, and what an IPv6 fragment has in addition.
+const SEGMENT_HEADER: usize = net::HEADER_MAX + 8;
+
+/// Where frames are completed: the guest cannot change them there.
+pub(super) struct Workbench {
+    frame: Box<[u8]>,
+    /// What the guest may leave to us.
+    allowed: Takes,
+    /// The frame is being cut for another guest.
+    cutting: Option<Cutting>,
+}
+
+/// A frame that is being cut, a segment at a time.
+struct Cutting {
+    segments: Segments,
+    /// Bytes of the frame.
+    len: usize,
+    /// The receiver completes the checksum of each segment.
+    partial: bool,
+    next: Option<Next>,
+}
+
+/// The segment that is next.
+struct Next {
+    header: [u8; SEGMENT_HEADER],
+    header_len: usize,
+    /// Where it is in the frame.
+    payload: Range<usize>,
+    /// What is left to do with it.
+    offload: Offload,
+}
+
+/// What became of a frame.
+pub(super) enum Completed {
+    /// It is so many packets, of so many bytes altogether.
+    Packets(u64, u64),
+    /// It is none.
+    Dropped(DropReason),
+    /// There were not enough mbufs; nothing has happened.
+    Starved,
+}
+
+impl Workbench {
+    /// `None` if a guest that acknowledged `features` completes its frames itself.
+    pub fn new(features: u64) -> Option<Workbench> {
+        let allowed = Takes::from_guest(features);
+        let frame = || vec![0; LONGEST].into_boxed_slice();
+        (!allowed.is_nothing()).then(|| Workbench { frame: frame(), allowed, cutting: None })
+    }
+
+    /// Whether the header at the start of a chain leaves anything to do.
+    #[inline(always)]
+    pub fn is_needed(first: &Segment) -> bool {
+        let mut header = [0; Offload::LEN];
+        // A header in several pieces is looked at again.
+        !first.read(0, &mut header) || !Offload::from_bytes(&header).asks_nothing()
+    }
+
+    /// What the guest may leave to us.
+    pub fn allowed(&self) -> Takes {
+        self.allowed
+    }
+
+    /// Longest frame that can be completed, in bytes.
+    pub fn room(&self) -> usize {
+        self.frame.len()
+    }
+
+    /// Takes in a frame of `len` bytes, `front` and what follows at `rest`, that is not to be passed on to a
+    /// destination that `takes` so much. It is given back complete, or is cut from now on: then there is a
+    /// [next segment](Workbench::next_segment).
+    pub fn lay(
+        &mut self,
+        front: &[u8],
+        rest: &mut Cursor<'_>,
+        len: usize,
+        plan: &Plan,
+        takes: Takes,
+    ) -> Option<&[u8]> {
+        let frame = &mut self.frame[..len];
+        let (begin, end) = frame.split_at_mut(front.len());
+        begin.copy_from_slice(front);
+        rest.read(end);
+        let action = net::decide(plan, takes);
+        if let Action::Checksum(checksum) = action {
+            checksum.complete(frame);
+        }
+        if let Action::Segment { partial } = action {
+            let segments = Segments::new(plan, [&*frame]);
+            self.cutting = Some(Cutting { segments, len, partial, next: None });
+            self.segment_done();
+            return None;
+        }
+        Some(&self.frame[..len])
+    }
+
+    /// The segment to deliver next: headers, payload, and what is left to do with it.
+    pub fn next_segment(&self) -> Option<(&[u8], &[u8], Offload)> {
+        let next = self.cutting.as_ref()?.next.as_ref()?;
+        Some((&next.header[..next.header_len], &self.frame[next.payload.clone()], next.offload))
+    }
+
+    /// The segment was delivered, or never will be.
+    pub fn segment_done(&mut self) {
+        let Some(cutting) = &mut self.cutting else { return };
+        let frame = &self.frame[..cutting.len];
+        let next = match cutting.partial {
+            true => cutting.segments.next_partial(),
+            false => cutting.segments.next_complete(|part| Sum::of(&frame[part])),
+        };
+        cutting.next = next.map(|segment| {
+            let (mut header, header_len) = ([0; SEGMENT_HEADER], segment.header.len());
+            header[..header_len].copy_from_slice(segment.header);
+            Next { header, header_len, payload: segment.payload, offload: segment.offload }
+        });
+        if cutting.next.is_none() {
+            self.cutting = None;
+        }
+    }
+
+    /// How many segments are not delivered yet, and their bytes.
+    pub fn undelivered(&mut self) -> (u64, u64) {
+        let (mut packets, mut bytes) = (0, 0);
+        while let Some((header, payload, _)) = self.next_segment() {
+            packets += 1;
+            bytes += (header.len() + payload.len()) as u64;
+            self.segment_done();
+        }
+        (packets, bytes)
+    }
+
+    /// Completes the frame of `len` bytes that is behind a header of `skip` bytes in `segments`, into mbufs of `pool`
+    /// of `longest` bytes at most. They go behind those in `burst`, and what finds no room there into `behind`.
+    pub fn complete(
+        &mut self,
+        segments: &[Segment],
+        (skip, len, longest): (u32, u32, u32),
+        pool: &Mempool,
+        burst: &mut Burst,
+        behind: &mut VecDeque<Mbuf>,
+    ) -> Completed {
+        let len = len as usize;
+        let Some(frame) = self.frame.get_mut(..len) else {
+            return Completed::Dropped(DropReason::Oversize);
+        };
+        let mut header = [0; Offload::LEN];
+        Cursor::new(segments).read(&mut header);
+        let mut cursor = Cursor::new(segments);
+        cursor.skip(skip as usize);
+        cursor.read(frame);
+        let offload = Offload::from_bytes(&header);
+        let Ok(plan) = offload.check(frame, len, self.allowed) else {
+            return Completed::Dropped(DropReason::BadOffload);
+        };
+        let (first, waiting) = (burst.len(), behind.len());
+        let mut out = Out { pool, burst, behind, longest: longest as usize, packets: 0, bytes: 0 };
+        let fits = match net::decide(&plan, Takes::NOTHING) {
+            Action::PassOn(_) => out.add(&[], frame),
+            Action::Checksum(checksum) => {
+                checksum.complete(frame);
+                out.add(&[], frame)
+            }
+            Action::Segment { .. } => out.add_segments(Segments::new(&plan, [&*frame]), frame),
+        };
+        match fits {
+            Ok(()) => Completed::Packets(out.packets, out.bytes),
+            Err(failed) => {
+                burst.truncate_free(first);
+                behind.truncate(waiting);
+                failed
+            }
+        }
+    }
+}
+
+/// Where packets go.
+struct Out<'a> {
+    pool: &'a Mempool,
+    burst: &'a mut Burst,
+    behind: &'a mut VecDeque<Mbuf>,
+    longest: usize,
+    packets: u64,
+    bytes: u64,
+}
+
+impl Out<'_> {
+    fn add_segments(&mut self, mut segments: Segments, frame: &[u8]) -> Result<(), Completed> {
+        while let Some(segment) = segments.next_complete(|part| Sum::of(&frame[part])) {
+            self.add(segment.header, &frame[segment.payload])?;
+        }
+        Ok(())
+    }
+
+    /// Adds one packet: `header`, and `payload` behind it.
+    fn add(&mut self, header: &[u8], payload: &[u8]) -> Result<(), Completed> {
+        let len = header.len() + payload.len();
+        if len > self.longest {
+            return Err(Completed::Dropped(DropReason::Oversize));
+        }
+        let mbuf = self.packet(header, payload).ok_or(Completed::Starved)?;
+        let room = self.behind.is_empty() && self.burst.capacity_left() > 0;
+        match room {
+            true => self.burst.push(mbuf).map_err(|_| Completed::Starved)?,
+            false => self.behind.push_back(mbuf),
+        }
+        self.packets += 1;
+        self.bytes += len as u64;
+        Ok(())
+    }
+
+    fn packet(&self, header: &[u8], payload: &[u8]) -> Option<Mbuf> {
+        let mut packet = self.pool.alloc()?;
+        // Headers are at most 256 bytes, less than any mbuf has room for.
+        let first = payload.len().min(usize::from(packet.room()) - header.len());
+        packet.set_single_len((header.len() + first) as u16);
+        let (in_front, rest) = packet.data_mut().split_at_mut(header.len());
+        in_front.copy_from_slice(header);
+        rest.copy_from_slice(&payload[..first]);
+        for piece in payload[first..].chunks(packet.room().into()) {
+            let mut segment = self.pool.alloc()?;
+            segment.set_single_len(piece.len() as u16);
+            segment.data_mut().copy_from_slice(piece);
+            packet.append_segment(segment, piece.len() as u16);
+        }
+        Some(packet)
+    }
+}
