@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -15,7 +15,9 @@ use vhost::vhost_user::message::VhostUserProtocolFeatures;
 use vhost::vhost_user::{Frontend, VhostUserFrontend};
 use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
-use virtio_bindings::virtio_ring::{VRING_AVAIL_F_NO_INTERRUPT, VRING_DESC_F_WRITE};
+use virtio_bindings::virtio_ring::{
+    VIRTIO_RING_F_EVENT_IDX, VRING_AVAIL_F_NO_INTERRUPT, VRING_DESC_F_WRITE, VRING_USED_F_NO_NOTIFY,
+};
 use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 use vmm_sys_util::eventfd::EventFd;
 
@@ -38,6 +40,8 @@ const RING: u64 = 16 << 20;
 /// Where in it the areas are.
 const AVAIL: u64 = 0x1_0000;
 const USED: u64 = 0x1_4000;
+/// Behind the used ring: the avail index of which the device wants to be told (EVENT_IDX).
+const AVAIL_EVENT: u64 = USED + 4 + 8 * SIZE as u64;
 const BUFFERS: u64 = 0x2_0000;
 
 /// One virtqueue, the driver's side.
@@ -45,6 +49,8 @@ pub struct BareRing {
     memory: Arc<GuestMemoryMmap>,
     base: u64,
     sends: bool,
+    /// VIRTIO_RING_F_EVENT_IDX.
+    event_idx: bool,
     /// Buffers posted, and used entries seen, modulo 2^16 as in the rings.
     posted: u16,
     seen: u16,
@@ -58,9 +64,10 @@ impl BareRing {
     /// A ring at `base`, whose buffers hold `frame` (it sends), or room for one (it receives). Frames are
     /// numbered as `frames` does, but by their buffer. Nothing of this changes any more: to post a buffer is
     /// to move the avail index, which is quick.
-    fn new(memory: Arc<GuestMemoryMmap>, base: u64, frame: Option<&[u8]>) -> BareRing {
+    fn new(memory: Arc<GuestMemoryMmap>, base: u64, event_idx: bool, frame: Option<&[u8]>) -> BareRing {
         let sends = frame.is_some();
-        let ring = BareRing { memory, base, sends, posted: 0, seen: 0, total: 0, wrong: Vec::new() };
+        let ring =
+            BareRing { memory, base, sends, event_idx, posted: 0, seen: 0, total: 0, wrong: Vec::new() };
         let length = frame.map_or(BUFFER, |frame| HEADER + frame.len() as u64) as u32;
         let flags = if sends { 0 } else { VRING_DESC_F_WRITE as u16 };
         for i in 0..u64::from(SIZE) {
@@ -94,6 +101,23 @@ impl BareRing {
         if self.posted != all {
             self.posted = all;
             self.store(AVAIL + 2, all);
+        }
+    }
+
+    /// Posts one more buffer, and says whether the device wants to be told (virtio 1.2, 2.7.10).
+    pub fn post_one(&mut self) -> bool {
+        let before = self.posted;
+        self.posted = before.wrapping_add(1);
+        self.store(AVAIL + 2, self.posted);
+        // The device asks to be told, and then looks once more: what we post is seen, or its wish is.
+        fence(Ordering::SeqCst);
+        let word = |at| -> u16 {
+            self.memory.load(GuestAddress(self.base + at), Ordering::Relaxed).expect("a word of a ring")
+        };
+        if self.event_idx {
+            word(AVAIL_EVENT) == before
+        } else {
+            word(USED) & VRING_USED_F_NO_NOTIFY as u16 == 0
         }
     }
 
@@ -150,6 +174,11 @@ pub struct BareGuest {
 impl BareGuest {
     /// Connects, and sets up everything but the rings. Frames of `length` bytes are sent.
     pub fn connect(socket: &Path, length: usize) -> BareGuest {
+        BareGuest::connect_with(socket, length, false)
+    }
+
+    /// The same, with or without VIRTIO_RING_F_EVENT_IDX.
+    pub fn connect_with(socket: &Path, length: usize, event_idx: bool) -> BareGuest {
         let file = File::from(memfd_create(c"bare guest", MFdFlags::MFD_CLOEXEC).expect("a memfd"));
         file.set_len(2 * RING).expect("a memfd's size");
         let region = (GuestAddress(0), 2 * RING as usize, Some(FileOffset::new(file, 0)));
@@ -157,12 +186,12 @@ impl BareGuest {
         let mut frame = vec![0x5a; length];
         frame[..14].copy_from_slice(&[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x88, 0xb5]);
         let rings = [
-            BareRing::new(memory.clone(), TO as u64 * RING, None),
-            BareRing::new(memory.clone(), FROM as u64 * RING, Some(&frame)),
+            BareRing::new(memory.clone(), TO as u64 * RING, event_idx, None),
+            BareRing::new(memory.clone(), FROM as u64 * RING, event_idx, Some(&frame)),
         ];
         let kicks = [(); 2].map(|()| EventFd::new(0).expect("an eventfd"));
         let mut frontend = Frontend::connect(socket, 2).expect("a connection");
-        negotiate(&mut frontend);
+        negotiate(&mut frontend, u64::from(event_idx) << VIRTIO_RING_F_EVENT_IDX);
         let guest = BareGuest { frontend, rings, memory, kicks };
         let region = guest.memory.iter().next().expect("one region");
         let table = [VhostUserMemoryRegionInfo::from_guest_region(region).expect("a region with a file")];
@@ -192,6 +221,13 @@ impl BareGuest {
         frontend.set_vring_addr(index, &config).expect("SET_VRING_ADDR");
         frontend.set_vring_kick(index, &self.kicks[index]).expect("SET_VRING_KICK");
         frontend.set_vring_enable(index, true).expect("SET_VRING_ENABLE");
+    }
+
+    /// Posts one buffer of ring `index`, and kicks if that is wanted.
+    pub fn post_one(&mut self, index: usize) {
+        if self.rings[index].post_one() {
+            self.kicks[index].write(1).expect("a kick");
+        }
     }
 
     /// Starts both rings at `bases`, and keeps them full on a thread of its own.
@@ -224,10 +260,10 @@ impl BareGuest {
     }
 }
 
-fn negotiate(frontend: &mut Frontend) {
+fn negotiate(frontend: &mut Frontend, more: u64) {
     frontend.set_owner().expect("SET_OWNER");
     let offered = frontend.get_features().expect("GET_FEATURES");
-    let wanted = 1 << VIRTIO_F_VERSION_1 | 1 << PROTOCOL_FEATURES;
+    let wanted = 1 << VIRTIO_F_VERSION_1 | 1 << PROTOCOL_FEATURES | more;
     assert_eq!(offered & wanted, wanted, "offered: {offered:#x}");
     frontend.set_features(wanted).expect("SET_FEATURES");
     let offered = frontend.get_protocol_features().expect("GET_PROTOCOL_FEATURES");

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
+use std::process::{Command, ExitStatus, Output};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -60,21 +60,46 @@ impl Daemon {
 
     /// The API's answer to `GET PATH`.
     pub fn get(&self, path: &str) -> Result<String, String> {
-        let answer = self.request(path).map_err(|error| error.to_string())?;
-        let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(|| format!("no HTTP: {answer:?}"))?;
-        match head.split(' ').nth(1) {
-            Some("200") => Ok(body.to_owned()),
-            _ => Err(answer),
+        match self.request("GET", path, "")? {
+            (200, body) => Ok(body),
+            (code, body) => Err(format!("{code}: {body}")),
         }
     }
 
-    fn request(&self, path: &str) -> std::io::Result<String> {
+    /// The API's answer to a request: status code and body.
+    pub fn request(&self, method: &str, path: &str, body: &str) -> Result<(u16, String), String> {
+        let answer = self.exchange(method, path, body).map_err(|error| error.to_string())?;
+        let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(|| format!("no HTTP: {answer:?}"))?;
+        let code = head.split(' ').nth(1).and_then(|code| code.parse().ok());
+        Ok((code.ok_or_else(|| format!("no HTTP: {answer:?}"))?, body.to_owned()))
+    }
+
+    fn exchange(&self, method: &str, path: &str, body: &str) -> std::io::Result<String> {
         let mut stream = UnixStream::connect(&self.api)?;
         stream.set_read_timeout(Some(REQUEST))?;
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: ringwire\r\nConnection: close\r\n\r\n")?;
+        let length = body.len();
+        write!(
+            stream,
+            "{method} {path} HTTP/1.1\r\nHost: ringwire\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+        )?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
         Ok(answer)
+    }
+
+    /// Connects a guest to another port, or to `none`, and gives the guest as it is then.
+    pub fn set_backend(&self, guest: &str, backend: &str) -> Port {
+        let body = format!("{{\"backend\": {backend:?}}}");
+        let (code, answer) =
+            self.request("PUT", &format!("/v1/guests/{guest}/backend"), &body).expect("the API's answer");
+        assert_eq!(code, 200, "{guest} -> {backend}: {answer}");
+        serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{error} in {answer}"))
+    }
+
+    /// `ringwire ARGUMENTS`, a client of this daemon.
+    pub fn client(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(program("ringwire"));
+        command.arg("--api").arg(&self.api).args(arguments).output().expect("ringwire")
     }
 
     /// Everything, now.

@@ -46,6 +46,12 @@ impl Scene {
             .expect("a string takes all");
     }
 
+    /// Adds a tap or raw port on an interface; `more` is lines such as `queues = 2`.
+    pub fn socket_port(&mut self, kind: &str, name: &str, interface: &str, more: &str) {
+        write!(self.config, "\n[[{kind}]]\nname = {name:?}\ninterface = {interface:?}\n{more}\n")
+            .expect("a string takes all");
+    }
+
     /// Adds a guest on `NAME.sock`.
     pub fn guest(&mut self, name: &str, backend: &str, queues: usize) {
         let socket = self.socket(name);

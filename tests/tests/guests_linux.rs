@@ -1,11 +1,12 @@
 //! A real Linux guest in QEMU brings its interface up, pings and streams both ways
 //! through the datapath; and ringwired, inside a VM, drives an emulated e1000e through vfio-pci.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use tests::daemon::{self, Daemon, assert_balanced};
+use tests::linux_guest::{mark, rig, skipped};
 use tests::namespace::Namespace;
 use tests::scene::Scene;
 
@@ -25,27 +26,6 @@ mark "out $(rate | tail -n 1)"
 iperf3 -c OURS -t SECONDS -P STREAMS -R >/run/out 2>&1 || { cat /run/out; exit 12; }
 mark "in $(rate | tail -n 1)"
 "#;
-
-fn rig(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("rig").join(name)
-}
-
-/// Why there can be no guest here; nothing if there can.
-fn missing() -> Option<String> {
-    let cache = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/rig");
-    let made = Command::new(rig("make-guest")).arg(cache).output().expect("bash");
-    let said = String::from_utf8_lossy(&made.stderr).into_owned();
-    (!made.status.success()).then(|| said.lines().last().unwrap_or("make-guest failed").to_owned())
-}
-
-fn skipped() -> bool {
-    let why = missing();
-    if let Some(why) = &why {
-        assert!(std::env::var_os("RINGWIRE_REQUIRE_VM").is_none(), "there can be no guest: {why}");
-        println!("skipped: no QEMU guest can be had here: {why}");
-    }
-    why.is_some()
-}
 
 /// A guest's device, and for how many seconds TCP streams each way.
 #[derive(Clone, Copy)]
@@ -156,13 +136,6 @@ impl Guest {
 
 fn on(flag: bool) -> &'static str {
     if flag { "on" } else { "off" }
-}
-
-/// The number that the guest's script gave under `name`.
-fn mark(said: &str, name: &str) -> f64 {
-    let marks = said.lines().filter_map(|line| line.trim().strip_prefix("RW-GUEST: "));
-    let value = marks.filter_map(|mark| mark.split_once(' ')).find(|(key, _)| *key == name);
-    value.and_then(|(_, value)| value.parse().ok()).unwrap_or_else(|| panic!("no mark {name} in {said}"))
 }
 
 fn assert_pings_seen(dump: &Path) {
