@@ -12,13 +12,14 @@ mod socket;
 use std::sync::PoisonError;
 
 use dpdk::burst::Burst;
+use dpdk::mempool::Mempool;
 use net::Header;
 use virtqueue::{Call, Ring, Segment, Violation, Virtqueue};
 
 use crate::counters::{DropReason, PairCounters, RingCounters, Shared};
 use crate::outbox::Outbox;
 use complete::Workbench;
-use receive::Received;
+use receive::{Received, ReceivedIncomplete};
 use send::Sent;
 pub use socket::{Stop, Turn};
 
@@ -148,29 +149,52 @@ impl GuestPair {
         if with_ring!(&self.from.ring, ring => ring.is_idle()) {
             return Moved::default();
         }
-        self.receive_burst(outbox, limits)
+        if self.workbench.is_some() {
+            return self.receive_incomplete(outbox, limits);
+        }
+        self.receive_burst(&mut outbox.burst, limits, &outbox.pool)
     }
 
     #[inline(never)]
-    fn receive_burst(&mut self, outbox: &mut Outbox, limits: Limits) -> Moved {
+    fn receive_burst(&mut self, burst: &mut Burst, limits: Limits, pool: &Mempool) -> Moved {
         let mut received = Received::default();
         let Side { ring, header, counters, .. } = &mut self.from;
         let outcome = with_ring!(ring, ring => {
-            let outcome = match &mut self.workbench {
-                None => received.receive(ring, header.len(), &mut outbox.burst, limits, &outbox.pool),
-                Some(workbench) => received.receive_incomplete(ring, header.len(), outbox, limits, workbench),
-            };
+            let outcome = received.receive(ring, header.len(), burst, limits, pool);
             counters.published(received.chains(), ring.publish());
             outcome
         });
-        let packets = received.chains() + received.cut;
-        let moved = Moved { packets, bytes: received.bytes, cost: received.cost };
+        self.received(&received, outcome)
+    }
+
+    /// The same from a guest that may leave something to complete.
+    #[inline(never)]
+    fn receive_incomplete(&mut self, outbox: &mut Outbox, limits: Limits) -> Moved {
+        let mut incomplete = ReceivedIncomplete::default();
+        let Some(workbench) = &mut self.workbench else { return Moved::default() };
+        let Side { ring, header, counters, .. } = &mut self.from;
+        let outcome = with_ring!(ring, ring => {
+            let outcome = incomplete.receive(ring, header.len(), outbox, limits, workbench);
+            counters.published(incomplete.chains(), ring.publish());
+            outcome
+        });
+        let more = incomplete.cut + incomplete.bad_offload;
+        if more > 0 {
+            self.counters.rx.add(more, 0);
+            self.counters.dropped(DropReason::BadOffload, incomplete.bad_offload);
+        }
+        let moved = self.received(&incomplete.received, outcome);
+        Moved { packets: moved.packets + more, ..moved }
+    }
+
+    #[inline(always)]
+    fn received(&mut self, received: &Received, outcome: Result<(), Violation>) -> Moved {
+        let moved = Moved { packets: received.chains(), bytes: received.bytes, cost: received.cost };
         if moved.packets > 0 {
             self.counters.rx.add(moved.packets, moved.bytes);
-            if received.runts + received.oversize + received.bad_offload > 0 {
+            if received.runts + received.oversize > 0 {
                 self.counters.dropped(DropReason::Runt, received.runts);
                 self.counters.dropped(DropReason::Oversize, received.oversize);
-                self.counters.dropped(DropReason::BadOffload, received.bad_offload);
             }
         }
         if let Err(violation) = outcome {

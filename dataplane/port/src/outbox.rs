@@ -33,6 +33,17 @@ impl Outbox {
         self.burst.is_empty()
     }
 
+    /// Adds a packet behind all others.
+    pub(crate) fn add(&mut self, mbuf: Mbuf) {
+        if self.behind.is_empty() {
+            if let Err(mbuf) = self.burst.push(mbuf) {
+                self.behind.push_back(mbuf);
+            }
+        } else {
+            self.behind.push_back(mbuf);
+        }
+    }
+
     /// Moves up what waits behind an empty burst. Whether there is anything.
     #[cold]
     pub(crate) fn move_up(&mut self) -> bool {

@@ -1,15 +1,13 @@
 //! What a guest left to complete, on its way to a NIC: checksums, and frames to be cut into segments.
 
-use std::collections::VecDeque;
 use std::ops::Range;
 
-use dpdk::burst::Burst;
 use dpdk::mbuf::Mbuf;
-use dpdk::mempool::Mempool;
 use net::{Action, Offload, Plan, Segments, Sum, Takes};
 use virtqueue::{Cursor, Segment};
 
 use crate::counters::DropReason;
+use crate::outbox::Outbox;
 
 /// Longest frame that a guest may leave to be cut, in bytes.
 const LONGEST: usize = u16::MAX as usize + net::FRAME_OVERHEAD as usize;
@@ -146,14 +144,12 @@ impl Workbench {
     }
 
     /// Completes the frame of `len` bytes that is behind a header of `skip` bytes in `segments`, into mbufs of `pool`
-    /// of `longest` bytes at most. They go behind those in `burst`, and what finds no room there into `behind`.
+    /// of `longest` bytes at most. They go behind those in the outbox.
     pub fn complete(
         &mut self,
         segments: &[Segment],
         (skip, len, longest): (u32, u32, u32),
-        pool: &Mempool,
-        burst: &mut Burst,
-        behind: &mut VecDeque<Mbuf>,
+        outbox: &mut Outbox,
     ) -> Completed {
         let len = len as usize;
         let Some(frame) = self.frame.get_mut(..len) else {
@@ -168,8 +164,8 @@ impl Workbench {
         let Ok(plan) = offload.check(frame, len, self.allowed) else {
             return Completed::Dropped(DropReason::BadOffload);
         };
-        let (first, waiting) = (burst.len(), behind.len());
-        let mut out = Out { pool, burst, behind, longest: longest as usize, packets: 0, bytes: 0 };
+        let (first, waiting) = (outbox.burst.len(), outbox.behind.len());
+        let mut out = Out { outbox, longest: longest as usize, packets: 0, bytes: 0 };
         let fits = match net::decide(&plan, Takes::NOTHING) {
             Action::PassOn(_) => out.add(&[], frame),
             Action::Checksum(checksum) => {
@@ -181,8 +177,8 @@ impl Workbench {
         match fits {
             Ok(()) => Completed::Packets(out.packets, out.bytes),
             Err(failed) => {
-                burst.truncate_free(first);
-                behind.truncate(waiting);
+                outbox.burst.truncate_free(first);
+                outbox.behind.truncate(waiting);
                 failed
             }
         }
@@ -191,9 +187,7 @@ impl Workbench {
 
 /// Where packets go.
 struct Out<'a> {
-    pool: &'a Mempool,
-    burst: &'a mut Burst,
-    behind: &'a mut VecDeque<Mbuf>,
+    outbox: &'a mut Outbox,
     longest: usize,
     packets: u64,
     bytes: u64,
@@ -214,18 +208,14 @@ impl Out<'_> {
             return Err(Completed::Dropped(DropReason::Oversize));
         }
         let mbuf = self.packet(header, payload).ok_or(Completed::Starved)?;
-        let room = self.behind.is_empty() && self.burst.capacity_left() > 0;
-        match room {
-            true => self.burst.push(mbuf).map_err(|_| Completed::Starved)?,
-            false => self.behind.push_back(mbuf),
-        }
+        self.outbox.add(mbuf);
         self.packets += 1;
         self.bytes += len as u64;
         Ok(())
     }
 
     fn packet(&self, header: &[u8], payload: &[u8]) -> Option<Mbuf> {
-        let mut packet = self.pool.alloc()?;
+        let mut packet = self.outbox.pool.alloc()?;
         // Headers are at most 256 bytes, less than any mbuf has room for.
         let first = payload.len().min(usize::from(packet.room()) - header.len());
         packet.set_single_len((header.len() + first) as u16);
@@ -233,7 +223,7 @@ impl Out<'_> {
         in_front.copy_from_slice(header);
         rest.copy_from_slice(&payload[..first]);
         for piece in payload[first..].chunks(packet.room().into()) {
-            let mut segment = self.pool.alloc()?;
+            let mut segment = self.outbox.pool.alloc()?;
             segment.set_single_len(piece.len() as u16);
             segment.data_mut().copy_from_slice(piece);
             packet.append_segment(segment, piece.len() as u16);

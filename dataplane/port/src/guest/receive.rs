@@ -2,13 +2,15 @@
 
 use dpdk::burst::Burst;
 use dpdk::mbuf::Mbuf;
-use dpdk::mempool::Mempool;
+use dpdk::mempool::{Fresh, Mempool};
 use virtqueue::{Cursor, Segment, Violation, Virtqueue};
 
 use super::Limits;
-use super::complete::{Completed, Workbench};
-use crate::counters::DropReason;
-use crate::outbox::Outbox;
+use super::complete::Workbench;
+
+mod incomplete;
+
+pub(super) use incomplete::ReceivedIncomplete;
 
 /// What one burst from the guest came to.
 #[derive(Default)]
@@ -21,10 +23,6 @@ pub(super) struct Received {
     pub cost: u64,
     pub runts: u64,
     pub oversize: u64,
-    /// Frames whose header asks for what cannot be.
-    pub bad_offload: u64,
-    /// Packets that there are more than chains: frames were cut.
-    pub cut: u64,
     /// There were not enough mbufs.
     starved: bool,
 }
@@ -33,7 +31,7 @@ impl Received {
     /// Chains returned to the guest.
     #[inline(always)]
     pub fn chains(&self) -> u64 {
-        self.filled as u64 + self.runts + self.oversize + self.bad_offload
+        self.filled as u64 + self.runts + self.oversize
     }
 
     /// Takes chains, with a header of `header` bytes each, and copies their frames into mbufs of `pool`
@@ -59,61 +57,6 @@ impl Received {
         let outcome = self.take_others(ring, header, burst, limits, pool);
         burst.truncate_free(first + self.filled);
         outcome
-    }
-
-    /// Does the same for a guest that may leave something to complete, on `workbench`. While packets wait behind the
-    /// burst, nothing more is taken.
-    #[inline(never)]
-    pub fn receive_incomplete<Q: Virtqueue>(
-        &mut self,
-        ring: &mut Q,
-        header: u32,
-        outbox: &mut Outbox,
-        limits: Limits,
-        workbench: &mut Workbench,
-    ) -> Result<(), Violation> {
-        let Outbox { burst, behind, pool } = outbox;
-        loop {
-            let room = if behind.is_empty() { burst.capacity_left() } else { 0 };
-            let left = self.left(limits).min(room);
-            if left == 0 || ring.available(1)? == 0 {
-                return Ok(());
-            }
-            let next = Limits { packets: left, cost: limits.cost - self.cost, ..limits };
-            self.take_singles::<Q, true>(ring, header, burst, next, pool)?;
-            if self.left(limits) == 0 || burst.capacity_left() == 0 {
-                return Ok(());
-            }
-            let Some(taken) = ring.take()? else {
-                return Ok(());
-            };
-            let (token, frame) = (taken.token, taken.len.saturating_sub(header));
-            self.cost += super::cost(frame, taken.segments);
-            if frame < net::MIN_FRAME {
-                self.count_drop(frame);
-            } else {
-                let lens = (header, frame, limits.frame);
-                match workbench.complete(taken.segments, lens, pool, burst, behind) {
-                    Completed::Packets(packets, bytes) => {
-                        self.filled += 1;
-                        self.cut += packets - 1;
-                        self.bytes += bytes;
-                    }
-                    Completed::Dropped(reason) => {
-                        match reason {
-                            DropReason::Oversize => self.oversize += 1,
-                            _ => self.bad_offload += 1,
-                        }
-                        self.bytes += u64::from(frame);
-                    }
-                    Completed::Starved => {
-                        ring.untake();
-                        return Ok(());
-                    }
-                }
-            }
-            ring.complete(token, 0);
-        }
     }
 
     /// How many more chains may be taken.
@@ -156,7 +99,7 @@ impl Received {
             } else if let Some(to) = fresh.add(frame) {
                 segment.read(header as usize, to);
                 filled += 1;
-            } else if fresh.add_with(|mbuf| fill(mbuf, frame, header, std::slice::from_ref(segment), pool)) {
+            } else if fill_long(&mut fresh, segment, frame, header, pool) {
                 filled += 1;
             } else {
                 self.starved = true;
@@ -240,6 +183,13 @@ fn fill(mbuf: &mut Mbuf, len: u32, header: u32, segments: &[Segment], pool: &Mem
     mbuf.set_single_len(first);
     cursor.read(mbuf.data_mut());
     u32::from(first) == len || fill_more(mbuf, len - u32::from(first), &mut cursor, pool)
+}
+
+/// A frame that is longer than an mbuf.
+#[cold]
+#[inline(never)]
+fn fill_long(fresh: &mut Fresh<'_>, segment: &Segment, len: u32, header: u32, pool: &Mempool) -> bool {
+    fresh.add_with(|mbuf| fill(mbuf, len, header, std::slice::from_ref(segment), pool))
 }
 
 #[cold]
