@@ -7,11 +7,12 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
-use ringwired::api;
+use ringwired::api::{self, BackendError, PortError, SocketConfig, Source};
 use ringwired::config::ApiConfig;
 use ringwired::socket::ApiSocket;
 use snapshot::{ErrorBody, Guest, Nic, Port, PortKind, Queue, Status, Worker};
@@ -61,7 +62,7 @@ impl Server {
             .expect("a runtime");
         let config = ApiConfig { socket: directory.path().join("api.sock"), ..ApiConfig::default() };
         let socket = runtime.block_on(ApiSocket::bind(&config)).expect("a socket");
-        runtime.spawn(async move { api::serve(&socket, Arc::new(status)).await });
+        runtime.spawn(async move { api::serve(&socket, Arc::new(MadeUp)).await });
         Server { runtime, directory }
     }
 
@@ -87,6 +88,28 @@ impl Server {
             assert!(time < api::CONNECTION_TIME + Duration::from_secs(2), "open after {time:?}");
             answer
         })
+    }
+}
+
+/// A datapath that shows always the same, and takes whatever it is asked for.
+struct MadeUp;
+
+impl Source for MadeUp {
+    fn status(&self) -> Status {
+        status()
+    }
+
+    fn set_backend(&self, guest: &str, _: Option<&str>) -> Result<(), BackendError> {
+        if guest == "vm1" { Ok(()) } else { Err(BackendError::NoSuchGuest(guest.into())) }
+    }
+
+    fn add_socket(&self, config: SocketConfig, fds: Vec<OwnedFd>) -> Result<(), PortError> {
+        assert!(fds.is_empty(), "none was sent");
+        Err(PortError::NameTaken(config.name))
+    }
+
+    fn remove_socket(&self, _: &str) -> Result<(), PortError> {
+        Ok(())
     }
 }
 
@@ -127,6 +150,7 @@ fn status() -> Status {
         rates: None,
         guest,
         nic,
+        interface: None,
     };
     let queue = |index| Queue {
         index,
@@ -142,6 +166,8 @@ fn status() -> Status {
     };
     let guest = Guest {
         backend: "wire0".into(),
+        backend_wanted: "wire0".into(),
+        fallback: None,
         socket: "/run/ringwire/vm1.sock".into(),
         connected: true,
         connections: 1,
