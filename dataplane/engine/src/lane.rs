@@ -170,38 +170,50 @@ fn kicks(guest: &GuestPair) -> impl Iterator<Item = BorrowedFd<'_>> {
     guest.kicks().into_iter().flatten().map(AsFd::as_fd)
 }
 
-/// Guest tx virtqueue -> burst -> nic tx queue. A full nic leaves packets held, and then the guest's
-/// ring is left alone until they are gone.
+/// Guest tx virtqueues -> nic tx queues.
 #[inline(always)]
 fn guests_to_nics(guests: &mut [GuestPair], nics: &mut [NicPair], punt: Option<&PuntEnd>) -> bool {
+    // One pair on either side: nearly all lanes.
+    if let ([guest], [nic]) = (&mut *guests, &mut *nics) {
+        return guest_to_nic(guest, nic, punt);
+    }
     let count = nics.len();
-    let mut moved = 0;
+    let mut moved = false;
     for (k, guest) in guests.iter_mut().enumerate() {
-        let nic = &mut nics[k % count];
-        let (mut packets, mut cost) = (0, 0);
-        while packets < TURN_PACKETS && cost < TURN_COST && nic.flush() {
-            let tx = &mut nic.tx;
-            let limits = Limits { packets: BURST_MAX, cost: TURN_COST - cost, frame: tx.max_frame };
-            let burst = guest.receive(&mut tx.held, limits);
-            if let Some(end) = punt {
-                // All of it is new: whatever was held before is gone.
-                end.punt.divert(&mut tx.held, guest);
-            }
-            packets += burst.packets;
-            cost += burst.cost;
-            nic.flush();
-            if burst.packets < BURST_MAX as u64 {
-                break;
-            }
-        }
-        moved += packets;
+        moved |= guest_to_nic(guest, &mut nics[k % count], punt);
     }
     if guests.is_empty() {
         for nic in nics {
             nic.flush();
         }
     }
-    moved > 0
+    moved
+}
+
+/// Guest tx virtqueue -> burst -> nic tx queue. A full nic leaves packets held, and then the guest's
+/// ring is left alone until they are gone.
+#[inline(always)]
+fn guest_to_nic(guest: &mut GuestPair, nic: &mut NicPair, punt: Option<&PuntEnd>) -> bool {
+    if guest.is_idle() && !nic.holds_unsent() {
+        return false;
+    }
+    let (mut packets, mut cost) = (0, 0);
+    while packets < TURN_PACKETS && cost < TURN_COST && nic.flush() {
+        let tx = &mut nic.tx;
+        let limits = Limits { packets: BURST_MAX, cost: TURN_COST - cost, frame: tx.max_frame };
+        let burst = guest.receive(&mut tx.held, limits);
+        if let Some(end) = punt {
+            // All of it is new: whatever was held before is gone.
+            end.punt.divert(&mut tx.held, guest);
+        }
+        packets += burst.packets;
+        cost += burst.cost;
+        nic.flush();
+        if burst.packets < BURST_MAX as u64 {
+            break;
+        }
+    }
+    packets > 0
 }
 
 /// What the host has sent -> guest rx virtqueue.
@@ -213,38 +225,46 @@ fn host_to_guests(end: &mut PuntEnd, guests: &mut [GuestPair]) -> bool {
     }
 }
 
-/// Nic rx queue -> burst -> guest rx virtqueue. No more is received than the guest has buffers for.
+/// Nic rx queues -> guest rx virtqueues.
 #[inline(always)]
 fn nics_to_guests(nics: &mut [NicPair], guests: &mut [GuestPair]) -> bool {
+    if let ([nic], [guest]) = (&mut *nics, &mut *guests) {
+        return nic_to_guest(nic, guest);
+    }
     let count = guests.len();
     if count == 0 {
         return false;
     }
-    let mut moved = 0;
+    let mut moved = false;
     for (j, nic) in nics.iter_mut().enumerate() {
-        let guest = &mut guests[j % count];
-        let (mut packets, mut cost) = (0, 0);
-        while packets < TURN_PACKETS && cost < TURN_COST {
-            let received = if nic.rx.held.is_empty() {
-                let room = guest.room(BURST_MAX as u16);
-                if room == 0 { 0 } else { nic.receive(room).packets }
-            } else {
-                0
-            };
-            if nic.rx.held.is_empty() {
-                break;
-            }
-            let sent = guest.send(&mut nic.rx.held, &nic.counters, TURN_COST - cost);
-            nic.show_held();
-            packets += received.max(sent.packets);
-            cost += sent.cost;
-            if sent.packets == 0 || received < BURST_MAX as u64 {
-                break;
-            }
-        }
-        moved += packets;
+        moved |= nic_to_guest(nic, &mut guests[j % count]);
     }
-    moved > 0
+    moved
+}
+
+/// Nic rx queue -> burst -> guest rx virtqueue. No more is received than the guest has buffers for.
+#[inline(always)]
+fn nic_to_guest(nic: &mut NicPair, guest: &mut GuestPair) -> bool {
+    let (mut packets, mut cost) = (0, 0);
+    while packets < TURN_PACKETS && cost < TURN_COST {
+        let received = if nic.rx.held.is_empty() {
+            let room = guest.room(BURST_MAX as u16);
+            if room == 0 { 0 } else { nic.receive(room).packets }
+        } else {
+            0
+        };
+        if nic.rx.held.is_empty() {
+            break;
+        }
+        let sent = guest.send(&mut nic.rx.held, &nic.counters, TURN_COST - cost);
+        nic.show_held();
+        packets += received.max(sent.packets);
+        cost += sent.cost;
+        if sent.packets == 0 || received < BURST_MAX as u64 {
+            break;
+        }
+    }
+    packets > 0
 }
 
 /// Guest tx virtqueue -> guest rx virtqueue: one copy, no mbuf. What the receiver has no room for stays in the sender's

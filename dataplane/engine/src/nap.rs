@@ -91,11 +91,9 @@ impl Nap {
     }
 
     /// Sleeps until there may be something to do.
-    pub fn sleep(&mut self, lanes: &mut [Lane]) {
-        let mut heard = true;
-        for lane in &mut *lanes {
-            heard &= lane.ask_for_wakers();
-        }
+    pub fn sleep<'a>(&mut self, lanes: impl Iterator<Item = &'a mut Lane>) {
+        let mut lanes: Vec<&mut Lane> = lanes.collect();
+        let heard = lanes.iter_mut().fold(true, |heard, lane| lane.ask_for_wakers() & heard);
         // What came before that tells nobody. So each lane is looked at once more.
         let busy = lanes.iter_mut().fold(false, |busy, lane| busy | lane.turn());
         if !busy {
@@ -113,7 +111,7 @@ impl Nap {
         } else {
             (self.rounds, self.naps) = (0, 0);
         }
-        lanes.iter_mut().for_each(Lane::poll_again);
+        lanes.into_iter().for_each(Lane::poll_again);
     }
 }
 

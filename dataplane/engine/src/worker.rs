@@ -147,9 +147,35 @@ impl Drop for Worker {
     }
 }
 
+/// Looks in vain after which a lane rests.
+const RESTS_AFTER: u32 = 1024;
+/// While others are busy, a lane that rests is looked at each so many rounds.
+const RESTS_FOR: usize = 32;
+
+/// A lane, and how often nothing moved on it.
+struct Polled {
+    lane: Lane,
+    /// Looks in vain, one after the other.
+    idle: u32,
+}
+
+impl Polled {
+    /// A turn, or a rest: idle guests must not cost the busy ones much. Whether any packet moved.
+    #[inline(always)]
+    fn turn(&mut self, due: bool) -> bool {
+        if self.idle >= RESTS_AFTER && !due {
+            return false;
+        }
+        let moved = self.lane.turn();
+        self.idle = if moved { 0 } else { self.idle.saturating_add(1) };
+        moved
+    }
+}
+
 /// The poll loop. Blocks only while there is nothing to poll, or in a nap.
 fn run(inbox: &Receiver<Command>, counters: &WorkerCounters, mut nap: Option<Nap>) {
-    let mut lanes: Vec<Lane> = Vec::new();
+    let mut lanes: Vec<Polled> = Vec::new();
+    let (mut busy, mut round) = (false, 0usize);
     loop {
         let command = if lanes.is_empty() {
             inbox.recv().map_err(|_| TryRecvError::Disconnected)
@@ -161,10 +187,14 @@ fn run(inbox: &Receiver<Command>, counters: &WorkerCounters, mut nap: Option<Nap
             Err(TryRecvError::Empty) => {}
             Err(TryRecvError::Disconnected) => return,
         }
-        let mut busy = false;
-        for lane in &mut lanes {
-            busy |= lane.turn();
+        // Without anything to do, all are looked at.
+        let (was_busy, mut turn) = (busy, round);
+        busy = false;
+        for polled in &mut lanes {
+            busy |= polled.turn(!was_busy || turn.is_multiple_of(RESTS_FOR));
+            turn = turn.wrapping_add(1);
         }
+        round = round.wrapping_add(1);
         if busy {
             counters.busy.add(1);
         } else {
@@ -175,20 +205,20 @@ fn run(inbox: &Receiver<Command>, counters: &WorkerCounters, mut nap: Option<Nap
             && nap.is_due(busy)
         {
             counters.naps.add(1);
-            nap.sleep(&mut lanes);
+            nap.sleep(lanes.iter_mut().map(|polled| &mut polled.lane));
         }
     }
 }
 
-fn obey(command: Command, lanes: &mut Vec<Lane>, nap: &mut Option<Nap>) {
+fn obey(command: Command, lanes: &mut Vec<Polled>, nap: &mut Option<Nap>) {
     match command {
         Command::Give(lane) => {
             nap.iter_mut().for_each(|nap| nap.watch(&lane));
-            lanes.push(lane);
+            lanes.push(Polled { lane, idle: 0 });
         }
         Command::Take(id, reply) => {
-            if let Some(at) = lanes.iter().position(|lane| lane.id == id) {
-                let lane = lanes.remove(at);
+            if let Some(at) = lanes.iter().position(|polled| polled.lane.id == id) {
+                let lane = lanes.remove(at).lane;
                 nap.iter_mut().for_each(|nap| nap.forget(&lane));
                 let _ = reply.send(lane);
             }

@@ -141,12 +141,18 @@ impl GuestPair {
         })
     }
 
+    /// Whether the guest has sent nothing: one look at the ring.
+    #[inline(always)]
+    pub fn is_idle(&self) -> bool {
+        with_ring!(&self.from.ring, ring => ring.is_idle())
+    }
+
     /// Moves packets that the guest sent into `outbox`. Fewer than allowed when the guest has sent no more, the
     /// burst is full, or mbufs are short (then they stay with the guest). A frame that is cut into segments counts
     /// as many packets as these.
     #[inline(always)]
     pub fn receive(&mut self, outbox: &mut Outbox, limits: Limits) -> Moved {
-        if with_ring!(&self.from.ring, ring => ring.is_idle()) {
+        if self.is_idle() {
             return Moved::default();
         }
         if self.workbench.is_some() {

@@ -177,6 +177,9 @@ impl NicPair {
         let held = &mut self.rx.held;
         let first = held.len();
         let packets = self.rx.queue.receive(held, max) as u64;
+        if packets == 0 {
+            return Moved::default();
+        }
         let bytes = held.as_slice()[first..].iter().map(|mbuf| u64::from(mbuf.pkt_len())).sum();
         self.counters.rx.add(packets, bytes);
         Moved { packets, bytes, cost: bytes }
@@ -222,6 +225,7 @@ impl NicPair {
     }
 
     /// Whether packets wait to be sent.
+    #[inline(always)]
     pub fn holds_unsent(&self) -> bool {
         !self.tx.held.is_empty()
     }
