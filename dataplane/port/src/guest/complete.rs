@@ -16,7 +16,7 @@ const LONGEST: usize = u16::MAX as usize + net::FRAME_OVERHEAD as usize;
 const SEGMENT_HEADER: usize = net::HEADER_MAX + 8;
 
 /// Where frames are completed: the guest cannot change them there.
-pub(super) struct Workbench {
+pub(crate) struct Workbench {
     frame: Box<[u8]>,
     /// What the guest may leave to us.
     allowed: Takes,
@@ -31,6 +31,8 @@ struct Cutting {
     len: usize,
     /// The receiver completes the checksum of each segment.
     partial: bool,
+    /// Segments that are done with.
+    done: u64,
     next: Option<Next>,
 }
 
@@ -45,7 +47,7 @@ struct Next {
 }
 
 /// What became of a frame.
-pub(super) enum Completed {
+pub(crate) enum Completed {
     /// It is so many packets, of so many bytes altogether.
     Packets(u64, u64),
     /// It is none.
@@ -60,6 +62,11 @@ impl Workbench {
         let allowed = Takes::from_guest(features);
         let frame = || vec![0; LONGEST].into_boxed_slice();
         (!allowed.is_nothing()).then(|| Workbench { frame: frame(), allowed, cutting: None })
+    }
+
+    /// For frames from the kernel.
+    pub fn for_socket() -> Workbench {
+        Workbench { frame: vec![0; LONGEST].into_boxed_slice(), allowed: Takes::ALL, cutting: None }
     }
 
     /// Whether the header at the start of a chain leaves anything to do.
@@ -101,8 +108,8 @@ impl Workbench {
         }
         if let Action::Segment { partial } = action {
             let segments = Segments::new(plan, [&*frame]);
-            self.cutting = Some(Cutting { segments, len, partial, next: None });
-            self.segment_done();
+            self.cutting = Some(Cutting { segments, len, partial, done: 0, next: None });
+            self.prepare_next();
             return None;
         }
         Some(&self.frame[..len])
@@ -114,8 +121,18 @@ impl Workbench {
         Some((&next.header[..next.header_len], &self.frame[next.payload.clone()], next.offload))
     }
 
+    /// Whether the next segment is the frame's first.
+    pub fn is_first(&self) -> bool {
+        self.cutting.as_ref().is_some_and(|cutting| cutting.done == 0)
+    }
+
     /// The segment was delivered, or never will be.
     pub fn segment_done(&mut self) {
+        self.cutting.iter_mut().for_each(|cutting| cutting.done += 1);
+        self.prepare_next();
+    }
+
+    fn prepare_next(&mut self) {
         let Some(cutting) = &mut self.cutting else { return };
         let frame = &self.frame[..cutting.len];
         let next = match cutting.partial {

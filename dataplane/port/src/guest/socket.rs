@@ -14,7 +14,7 @@ use virtqueue::{Cursor, Notifier, Reservation, Segment, Taken, Violation, Virtqu
 use super::{GuestPair, Moved, Side};
 use crate::counters::{DropReason, RingCounters};
 use crate::socket::{Arrived, Fault, HEADER_LEN, MAX_FRAME, SocketPair};
-use offload::{Bytes, Checksum};
+use offload::{Bytes, Checksum, Passage};
 
 mod offload;
 
@@ -209,6 +209,12 @@ impl Progress {
         let skip = header.len();
         while self.moved.cost < budget {
             self.publish_batch(ring, counters);
+            if socket.cutter.as_ref().is_some_and(|cutter| cutter.next_segment().is_some()) {
+                if !self.deliver_segment(ring, header, socket, max_chains)? {
+                    return Ok(idle(ring));
+                }
+                continue;
+            }
             if !socket.held.is_empty() {
                 if !self.deliver_held(ring, header, socket, max_chains)? {
                     return Ok(idle(ring));
@@ -260,7 +266,7 @@ impl Progress {
         &mut self,
         ring: &mut dyn Virtqueue,
         header: &mut Header,
-        socket: &SocketPair,
+        socket: &mut SocketPair,
         from: &Bytes,
         len: usize,
     ) {
@@ -271,9 +277,18 @@ impl Progress {
             cursor.read(front)
         });
         match passed {
-            Ok(passed) => {
+            Ok(Passage::Whole(passed, checksum)) => {
                 let chains = ring.accept(header.len() + len as u32);
-                self.delivered(ring.segments(), header.spanning(chains), passed, chains, len);
+                self.delivered(ring.segments(), header.spanning(chains), (passed, checksum), chains, len);
+            }
+            // It is looked at again where the guest cannot change it.
+            Ok(Passage::Cut(_)) => {
+                socket.hold(from, len, |frame| {
+                    let mut cursor = Cursor::new(ring.segments());
+                    cursor.skip(skip);
+                    cursor.read(frame);
+                });
+                ring.decline();
             }
             Err(reason) => {
                 ring.decline();
@@ -302,21 +317,64 @@ impl Progress {
         });
         let dropped = match passed {
             Err(reason) => reason,
-            Ok(passed) => match ring.reserve(skip + len as u32, skip, max_chains)? {
-                Reservation::Short => return Ok(false),
-                Reservation::TooSmall => DropReason::GuestBufferTooSmall,
-                Reservation::Ready(chains) => {
-                    let mut cursor = Cursor::new(ring.segments());
-                    cursor.skip(skip as usize);
-                    cursor.write(frame);
-                    self.delivered(ring.segments(), header.spanning(chains), passed, chains, len);
-                    socket.release_held();
-                    return Ok(true);
+            Ok(Passage::Cut(plan)) => {
+                socket.cut_held(&plan, takes);
+                return Ok(true);
+            }
+            Ok(Passage::Whole(passed, checksum)) => {
+                match ring.reserve(skip + len as u32, skip, max_chains)? {
+                    Reservation::Short => return Ok(false),
+                    Reservation::TooSmall => DropReason::GuestBufferTooSmall,
+                    Reservation::Ready(chains) => {
+                        let mut cursor = Cursor::new(ring.segments());
+                        cursor.skip(skip as usize);
+                        cursor.write(frame);
+                        let passed = (passed, checksum);
+                        self.delivered(ring.segments(), header.spanning(chains), passed, chains, len);
+                        socket.release_held();
+                        return Ok(true);
+                    }
                 }
-            },
+            }
         };
         socket.drop_held(dropped);
         self.done(len, super::PIECE.max(len as u64));
+        Ok(true)
+    }
+
+    /// Delivers the next segment of the frame that is being cut. `false` if there are not enough buffers for it.
+    fn deliver_segment(
+        &mut self,
+        ring: &mut dyn Virtqueue,
+        header: &mut Header,
+        socket: &mut SocketPair,
+        max_chains: u16,
+    ) -> Result<bool, Violation> {
+        let SocketPair { cutter: Some(cutter), counters: socket_counters, .. } = socket else {
+            return Ok(true);
+        };
+        let Some((head, payload, offload)) = cutter.next_segment() else { return Ok(true) };
+        let (skip, len) = (header.len(), head.len() + payload.len());
+        match ring.reserve(skip + len as u32, skip, max_chains)? {
+            Reservation::Short => return Ok(false),
+            Reservation::TooSmall => {
+                socket_counters.dropped(DropReason::GuestBufferTooSmall, 1);
+                self.done(len, super::PIECE.max(len as u64));
+            }
+            Reservation::Ready(chains) => {
+                let mut cursor = Cursor::new(ring.segments());
+                cursor.skip(skip as usize);
+                cursor.write(head);
+                cursor.write(payload);
+                let passed = (offload.to_bytes(), None);
+                self.delivered(ring.segments(), header.spanning(chains), passed, chains, len);
+            }
+        }
+        // The frame was counted when it was read: as the first.
+        if !cutter.is_first() {
+            socket_counters.rx.add(1, head.len() as u64);
+        }
+        cutter.segment_done();
         Ok(true)
     }
 

@@ -6,12 +6,15 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use net::{Plan, Takes};
 use nix::errno::Errno;
 use nix::libc::{self, iovec};
 use virtio_bindings::virtio_net::VIRTIO_NET_HDR_F_NEEDS_CSUM;
+use virtqueue::Cursor;
 
 use super::{HEADER_LEN, MAX_FRAME, SocketKind, offloads, raw, tap};
 use crate::counters::{DropReason, PairCounters, Shared};
+use crate::guest::complete::Workbench;
 
 /// Pieces that one system call takes (UIO_MAXIOV).
 const MAX_PIECES: usize = 1024;
@@ -128,6 +131,8 @@ pub struct SocketPair {
     pub kind: SocketKind,
     /// A frame that was read and that the guest has had no room for yet. Counted in `rx_held`.
     pub held: Held,
+    /// A frame that is being cut into segments for the guest.
+    pub(crate) cutter: Option<Box<Workbench>>,
     /// The pair's counters: `rx` is what was read, `tx` what was written. Counted here, by [`SocketPair::receive`]
     /// and [`SocketPair::send`], where they succeed.
     pub counters: Shared<PairCounters>,
@@ -146,7 +151,7 @@ impl SocketPair {
         counters: Shared<PairCounters>,
     ) -> SocketPair {
         let (pieces, link_up) = (Pieces(Vec::with_capacity(MAX_PIECES)), Arc::new(true.into()));
-        SocketPair { index, kind, held: Held::new(), counters, fd, pieces, link_up }
+        SocketPair { index, kind, held: Held::new(), cutter: None, counters, fd, pieces, link_up }
     }
 
     /// What to wait on.
@@ -247,8 +252,35 @@ impl SocketPair {
         self.counters.rx_held.set(0);
     }
 
-    /// Drops the frame in `held`, if there is one, under `reason`.
+    /// Keeps a frame of `len` bytes that was read, and counted, already; `read` writes it.
+    pub(crate) fn hold(&mut self, header: &[u8; HEADER_LEN], len: usize, read: impl FnOnce(&mut [u8])) {
+        self.held.header = *header;
+        self.held.len = len;
+        read(&mut self.held.frame[..len]);
+        self.counters.rx_held.set(1);
+    }
+
+    /// Cuts the frame in `held` into segments from now on.
+    pub(crate) fn cut_held(&mut self, plan: &Plan, takes: Takes) {
+        let cutter = self.cutter.get_or_insert_with(|| Box::new(Workbench::for_socket()));
+        let frame = self.held.frame();
+        cutter.lay(frame, &mut Cursor::new(&[]), frame.len(), plan, takes);
+        self.release_held();
+    }
+
+    /// Drops what is held, if anything is, under `reason`.
     pub fn drop_held(&mut self, reason: DropReason) {
+        if let Some(cutter) = &mut self.cutter {
+            let first = cutter.is_first();
+            let (packets, bytes) = cutter.undelivered();
+            // The first was counted when the frame was read.
+            if !first {
+                self.counters.rx.add(packets, bytes);
+                self.counters.dropped(reason, packets);
+            } else if packets > 0 {
+                self.counters.dropped(reason, 1);
+            }
+        }
         if !self.held.is_empty() {
             self.counters.dropped(reason, 1);
             self.release_held();

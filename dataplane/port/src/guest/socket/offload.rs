@@ -1,7 +1,7 @@
 //! What a virtio-net header asks for, between a guest and the kernel: only what was negotiated passes, and only if the
 //! frame allows it (see [`net`]).
 
-use net::{Action, HEADER_MAX, MIN_FRAME, Offload, Sum, Takes};
+use net::{Action, HEADER_MAX, MIN_FRAME, Offload, Plan, Sum, Takes};
 use virtqueue::{Cursor, Segment};
 
 use crate::counters::DropReason;
@@ -39,14 +39,23 @@ pub(super) fn from_guest(
     Ok(plan.offload().to_bytes())
 }
 
-/// The header for a guest that takes so much, of a frame of `len` bytes which came from the kernel behind `header`,
-/// and what is to be completed for it; or why it does not get it. `front` reads the frame's first bytes.
+/// How a guest gets a frame from the kernel.
+#[derive(Debug)]
+pub(super) enum Passage {
+    /// Behind this header, once the checksum is completed.
+    Whole(Bytes, Option<Checksum>),
+    /// In segments.
+    Cut(Plan),
+}
+
+/// How a guest that takes so much gets a frame of `len` bytes which came from the kernel behind `header`; or why it
+/// does not get it. `front` reads the frame's first bytes.
 pub(super) fn to_guest(
     header: &Bytes,
     len: usize,
     takes: Takes,
     front: impl FnOnce(&mut [u8]) -> usize,
-) -> Result<(Bytes, Option<Checksum>), DropReason> {
+) -> Result<Passage, DropReason> {
     if len < MIN_FRAME as usize {
         return Err(DropReason::Runt);
     }
@@ -55,12 +64,12 @@ pub(super) fn to_guest(
     let known = if offload.asks_nothing() { 0 } else { front(&mut bytes) };
     let plan = offload.check(&bytes[..known], len, Takes::ALL).map_err(|_| DropReason::BadOffload)?;
     match net::decide(&plan, takes) {
-        Action::PassOn(offload) => Ok((offload.to_bytes(), None)),
+        Action::PassOn(offload) => Ok(Passage::Whole(offload.to_bytes(), None)),
         Action::Checksum(checksum) => {
             let start = plan.offload().csum_start.into();
-            Ok(([0; HEADER_LEN], Some(Checksum { start, at: checksum.at() })))
+            Ok(Passage::Whole([0; HEADER_LEN], Some(Checksum { start, at: checksum.at() })))
         }
-        Action::Segment { .. } => Err(DropReason::BadOffload),
+        Action::Segment { .. } => Ok(Passage::Cut(plan)),
     }
 }
 

@@ -237,7 +237,7 @@ fn a_violation_stops_the_ring() {
     }
 }
 
-/// What the guest negotiated is passed on; a checksum it has not, is completed; a segmentation it has not, is refused.
+/// What the guest negotiated is passed on; a checksum it has not, is completed.
 #[test]
 fn offloads_are_what_the_guest_negotiated() {
     let (sum, tso) = (header(1, 0, [0, 0, 34, 16]), header(1, 1, [54, 500, 34, 16]));
@@ -254,8 +254,6 @@ fn offloads_are_what_the_guest_negotiated() {
             (F_GUEST_CSUM, header(1, 0, [0, 0, 1490, 10]), None, false),
             (0, header(1, 1, [54, 500, 36, 16]), None, false),
             (F_GUEST_CSUM | F_GUEST_TSO4, tso, Some(tso), false),
-            (F_GUEST_CSUM, tso, None, false),
-            (0, tso, None, false),
         ] {
             let mut bench = Bench::new(Setup::new(format, features | F_VERSION_1 | F_MERGEABLE));
             // Too little at first, so that it is held.
@@ -281,6 +279,38 @@ fn offloads_are_what_the_guest_negotiated() {
                 None => {
                     assert_eq!((found.len(), Bench::drops(&bench.counters, DropReason::BadOffload)), (0, 1))
                 }
+            }
+        }
+    }
+}
+
+/// A frame to be segmented is cut for a guest that does not take it whole: into complete segments, or into such whose
+/// checksum it completes. However few buffers there are, none is lost, and each counts.
+#[test]
+fn what_the_guest_does_not_take_whole_is_cut() {
+    let tso = header(1, 1, [54, 500, 34, 16]);
+    for format in [Format::Split, Format::Packed] {
+        for (features, flags) in [(0, 0), (F_GUEST_CSUM, 1)] {
+            for merge in [0, F_MERGEABLE] {
+                let mut bench = Bench::new(Setup::new(format, features | F_VERSION_1 | merge));
+                let frame = tcp(1447);
+                bench.guest_posts(1, &[1500]);
+                bench.far_sends(&tso, &frame);
+                let mut payload = Vec::new();
+                for segment in 1..=3 {
+                    bench.receive_from(TURN);
+                    let found = bench.guest_receives();
+                    assert_eq!(found.len(), 1, "one for each buffer");
+                    let (header, content) = &found[0];
+                    assert_eq!((header[0], header[1], header[10]), (flags, 0, 1));
+                    assert!(flags == 1 || is_complete(content));
+                    payload.extend_from_slice(&content[54..]);
+                    assert_eq!(bench.counters.rx.packets.get(), segment);
+                    bench.guest_posts(1, &[1500]);
+                }
+                assert!(payload == frame[54..]);
+                assert_eq!(bench.counters.rx.bytes.get(), frame.len() as u64 + 2 * 54);
+                assert_eq!(all_drops(&bench.counters), 0);
             }
         }
     }
