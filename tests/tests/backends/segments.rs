@@ -1,0 +1,441 @@
+//! Segmentation and checksums that a Linux guest leaves to whoever is next, and what others leave to the guest: through
+//! a tap or a raw socket they stay left, in frames far longer than the MTU; for a nic ringwire does them itself.
+//!
+//! The guest's peer is in a network behind the bridge. On the way to it the kernel completes what is still to be done,
+//! so that the peer's tcpdump judges finished frames. What the peer sends is left to the guest as far as possible.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use snapshot::Port;
+use tests::balance::{assert_adds_up, assert_lost_by_change};
+use tests::child::Child;
+use tests::daemon::{self, Daemon};
+use tests::lan::{Lan, nic_device};
+use tests::linux_guest::{find_mark, mark, rig, skipped};
+use tests::namespace::{Namespace, run};
+use tests::scene::Scene;
+use tests::wait;
+
+const PEER: &str = "10.79.6.1";
+const GUEST: &str = "10.79.6.2";
+/// Where the guest forwards to.
+const THIRD: &str = "10.79.6.3";
+/// Bytes of a stream, each way.
+const STREAM: u64 = 16 << 20;
+const MTU: u64 = 1500;
+/// A finished frame with its Ethernet header.
+const FINISHED: u64 = MTU + 14;
+/// Frames are longer than this on average where segments are left to the next. (Up to 65 KB, but TCP starts slowly.)
+const LONG: u64 = 5000;
+/// Options of a guest that takes finished frames only.
+const TAKES_NOTHING: &str = "guest_csum=off,guest_tso4=off,guest_tso6=off,guest_ecn=off,guest_ufo=off";
+
+/// Run in the guest. The pauses are for the test, which looks at the counters at each mark.
+const SCRIPT: &str = r#"
+ip addr add GUEST/24 dev eth0
+ethtool -K eth0 gro off # frames are looked at as they come
+ip link set eth0 up
+ping -c 3 -i 0.2 -W 2 PEER >/run/out || { cat /run/out; exit 10; }
+mark "ready now"
+sleep 1
+iperf3 -c PEER -n STREAM >/run/out 2>&1 || { cat /run/out; exit 11; }
+mark "sent now"
+echo root:x:0:0::/:/bin/sh >/etc/passwd # tcpdump asks who it is
+tcpdump -n -i eth0 -Q in -B 32768 -Z root -w /run/in tcp 2>/run/said &
+sleep 1
+iperf3 -c PEER -n STREAM -R >/run/out 2>&1 || { cat /run/out; exit 12; }
+mark "received now"
+sleep 1
+kill -INT $! || { cat /run/said; exit 13; }
+wait
+mark "unseen $(awk '/dropped by kernel/ { print $1 }' /run/said)"
+tcpdump -t -n -vv -Z root -r /run/in >/run/text 2>/dev/null
+mark "right $(grep -c '(correct)' /run/text)"
+mark "wrong $(grep -c 'incorrect\|bad cksum' /run/text)"
+mark "longest $(awk '/^IP / && $NF + 0 > most { most = $NF + 0 } END { print most }' /run/text)"
+mark "bad_sums $(awk '/^Tcp:/ { last = $NF } END { print last }' /proc/net/snmp)"
+mark "errors $(cat /sys/class/net/eth0/statistics/rx_errors)"
+"#;
+
+/// Run in the guest that forwards, until it is called.
+const FORWARDS: &str = r#"
+ip addr add GUEST/24 dev eth0
+echo 1 >/proc/sys/net/ipv4/ip_forward
+for of in all eth0; do echo 0 >/proc/sys/net/ipv4/conf/$of/send_redirects; done
+ip link set eth0 up
+ping -c 3 -i 0.2 -W 2 PEER >/run/out || { cat /run/out; exit 10; }
+mark "ready now"
+nc -l -p 79 </dev/null >/dev/null
+"#;
+
+#[derive(Clone, Copy, PartialEq)]
+enum Backend {
+    Tap,
+    Raw,
+    Nic,
+}
+
+impl Backend {
+    fn name(self) -> &'static str {
+        match self {
+            Backend::Tap => "tap0",
+            Backend::Raw => "raw0",
+            Backend::Nic => "wire0",
+        }
+    }
+
+    /// Makes its interface, and adds it to the configuration.
+    fn add(self, lan: &Lan, scene: &mut Scene) {
+        let name = self.name();
+        match self {
+            Backend::Tap => {
+                lan.tap(name, &[]);
+                scene.socket_port("tap", name, name, "");
+            }
+            Backend::Raw => {
+                lan.veth(name);
+                // What is left to be done comes through this pair, as it does through a tap.
+                for end in [name, &format!("{name}b")] {
+                    run(&leaves(end, "on"));
+                }
+                scene.socket_port("raw", name, name, "");
+            }
+            Backend::Nic => {
+                lan.veth(name);
+                scene.nic(name, &nic_device(0, name), 1, "");
+            }
+        }
+    }
+}
+
+/// The command after which checksums are left to what `interface` sends to; and `segments`: "on" or "off".
+fn leaves<'a>(interface: &'a str, segments: &'a str) -> [&'a str; 9] {
+    ["ethtool", "-K", interface, "tx", "on", "tso", segments, "gso", segments]
+}
+
+/// A guest with one backend, and a bridge that joins it to all others.
+struct Stage {
+    daemon: Daemon,
+    guest: Child,
+    peer: Namespace,
+    lan: Lan,
+    /// Last, because the others' logs are in its directory.
+    scene: Scene,
+}
+
+impl Stage {
+    /// Starts everything; `device` is more options of the guest. `segments`: "on" if the peer leaves them to the next.
+    fn set(backend: Backend, script: &str, device: &str, segments: &str) -> Stage {
+        let lan = Lan::enter("10.79.6.254/24");
+        let peer = Namespace::new(&format!("{PEER}/24"));
+        lan.plug_in(&peer.near);
+        peer.run(&leaves(&peer.far, segments));
+        let mut scene = Scene::new();
+        backend.add(&lan, &mut scene);
+        scene.guest("vm1", backend.name(), 1);
+        let daemon = scene.start();
+        let script = script.replace("GUEST", GUEST).replace("PEER", PEER);
+        std::fs::write(scene.path("script"), script.replace("STREAM", &STREAM.to_string()))
+            .expect("a script");
+        let mut command = Command::new(rig("run-guest"));
+        command.arg("--socket").arg(scene.socket("vm1")).arg("--script").arg(scene.path("script"));
+        command.arg("--console").arg(scene.path("console")).args(["--timeout", "120"]);
+        command.args(["--extra-device-opts", device]);
+        let guest = Child::start("run-guest", command, &scene.path("qemu.log"));
+        Stage { daemon, guest, peer, lan, scene }
+    }
+
+    fn said(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(self.scene.path("console")).unwrap_or_default()).into_owned()
+    }
+
+    /// All ports, when the guest has given its mark `name`.
+    fn ports_at(&mut self, name: &str) -> Vec<Port> {
+        wait::until(&format!("the guest's mark {name}"), 90, || {
+            let (ended, said) = (self.guest.ended(), self.said());
+            assert!(ended.is_none(), "the guest has ended ({ended:?}): {}\n{said}", self.guest.log());
+            find_mark(&said, name).map(drop).ok_or(said)
+        });
+        self.daemon.status().ports
+    }
+
+    /// Starts to keep all of TCP that passes the end of `at`.
+    fn capture(&self, at: &Namespace) -> Capture {
+        let file = self.scene.path("seen.pcap");
+        let mut command = at.command(&["tcpdump", "-n", "-i", &at.far, "-B", "65536", "-Z", "root", "-w"]);
+        command.arg(&file).arg("tcp");
+        let tcpdump = Child::start("tcpdump", command, &self.scene.path("tcpdump.log"));
+        wait::until("tcpdump listens", 10, || {
+            let log = tcpdump.log();
+            if log.contains("listening on") { Ok(()) } else { Err(log) }
+        });
+        Capture { tcpdump, file }
+    }
+
+    /// The guest's end, and the daemon's. What the guest has said.
+    fn end(mut self) -> String {
+        let status = self.guest.wait(Duration::from_secs(100)).expect("the guest's end");
+        let said = self.said();
+        assert!(status.success(), "{status:?}: {}\n{said}", self.guest.log());
+        self.daemon.wait_connected("vm1", false);
+        let ports = self.daemon.status().ports;
+        assert_adds_up(&ports);
+        assert_lost_by_change(&ports);
+        assert!(self.daemon.stop(Duration::from_secs(5)).success());
+        assert_eq!(self.daemon.complaints(), [""; 0]);
+        said
+    }
+}
+
+/// A tcpdump, and what it writes.
+struct Capture {
+    tcpdump: Child,
+    file: PathBuf,
+}
+
+impl Capture {
+    /// Ends it. It has to have seen everything.
+    fn end(mut self) -> PathBuf {
+        // What has not been asked for after SIGINT is lost: what is under way now is not.
+        std::thread::sleep(Duration::from_millis(500));
+        self.tcpdump.signal(Signal::SIGINT);
+        assert!(self.tcpdump.wait(Duration::from_secs(20)).expect("tcpdump's end").success());
+        let log = self.tcpdump.log();
+        assert!(log.lines().any(|line| line == "0 packets dropped by kernel"), "{log}");
+        self.file
+    }
+}
+
+/// What tcpdump says of the frames from one address.
+#[derive(Debug, Default)]
+struct Verdict {
+    /// With a checksum of TCP that is right.
+    right: u64,
+    /// With another one, or a wrong one of IP.
+    wrong: u64,
+    /// The longest, from its IP header on.
+    longest: u64,
+    /// All that TCP carried.
+    payload: u64,
+}
+
+impl Verdict {
+    fn of(file: &Path, source: &str) -> Verdict {
+        let file = file.to_str().expect("a path");
+        let text = run(&["tcpdump", "-t", "-n", "-vv", "-r", file]);
+        let mut verdict = Verdict::default();
+        // A frame has two lines: of IP, and of TCP.
+        let mut lines = text.lines();
+        while let (Some(ip), Some(tcp)) = (lines.next(), lines.next()) {
+            assert!(ip.starts_with("IP ") && tcp.starts_with("    "), "{ip}\n{tcp}");
+            if tcp.trim_start().starts_with(&format!("{source}.")) {
+                verdict.add(ip, tcp);
+            }
+        }
+        verdict
+    }
+
+    fn add(&mut self, ip: &str, tcp: &str) {
+        let right = tcp.contains(" (correct), ") && !ip.contains("bad cksum");
+        *(if right { &mut self.right } else { &mut self.wrong }) += 1;
+        self.longest = self.longest.max(length(ip));
+        self.payload += length(tcp);
+    }
+
+    /// The stream arrived in finished frames. (iperf3 ends when all is sent. What is on the way then may stay there.)
+    fn assert_finished(&self) {
+        assert!(self.wrong == 0 && self.longest <= MTU && self.payload > STREAM / 2, "{self:?}");
+    }
+}
+
+/// What tcpdump says after `length`, which comes last but for what is in the packet.
+fn length(line: &str) -> u64 {
+    let (_, after) = line.split_once(", length ").unwrap_or_else(|| panic!("no length: {line}"));
+    let digits = after.find(|c: char| !c.is_ascii_digit()).unwrap_or(after.len());
+    after[..digits].parse().unwrap_or_else(|_| panic!("no length: {line}"))
+}
+
+/// Bytes by packets between two looks at a port.
+struct Average<'a>(&'a Port, &'a Port);
+
+impl<'a> Average<'a> {
+    fn of(name: &str, before: &'a [Port], after: &'a [Port]) -> Average<'a> {
+        let [before, after] =
+            [before, after].map(|ports| ports.iter().find(|port| port.name == name).expect("a port"));
+        Average(before, after)
+    }
+
+    fn grew(&self, count: impl Fn(&Port) -> u64) -> u64 {
+        count(self.1) - count(self.0)
+    }
+
+    /// Of packets that entered here.
+    fn rx(&self) -> u64 {
+        self.grew(|port| port.rx_bytes) / self.grew(|port| port.rx_packets)
+    }
+
+    /// Of packets that left here.
+    fn tx(&self) -> u64 {
+        self.grew(|port| port.tx_bytes) / self.grew(|port| port.tx_packets)
+    }
+
+    /// Of what the guest sent as one: its only transmit queue's chains.
+    fn chain(&self) -> u64 {
+        self.grew(|port| port.rx_bytes) / self.grew(|port| daemon::guest(port).queues[1].used)
+    }
+}
+
+/// What a stream each way has shown. First bytes on average, from where it comes to where it goes.
+struct Shown {
+    /// What the guest sent as one, and what left at the port.
+    out: [u64; 2],
+    /// What entered at the port, and what the guest received.
+    back: [u64; 2],
+    /// Of what came out of the guest, at the peer.
+    at_peer: Verdict,
+    /// Of what came to the guest, at the guest: frames that are right and wrong, and the longest one's bytes.
+    at_guest: [u64; 3],
+}
+
+/// A stream each way, in which nothing was damaged.
+fn streams(backend: Backend, device: &str, segments: &str) -> Shown {
+    let mut stage = Stage::set(backend, SCRIPT, device, segments);
+    let _server = stage.peer.spawn(&["iperf3", "-s", "-B", PEER]);
+    let capture = stage.capture(&stage.peer);
+    let [ready, sent, received] = ["ready", "sent", "received"].map(|name| stage.ports_at(name));
+    let file = capture.end();
+    let [at_peer, to_guest] = [GUEST, PEER].map(|source| Verdict::of(&file, source));
+    let peer_sums = bad_sums(&stage.peer);
+    let said = stage.end();
+    let [vm1, port] = ["vm1", backend.name()];
+    let shown = Shown {
+        out: [Average::of(vm1, &ready, &sent).chain(), Average::of(port, &ready, &sent).tx()],
+        back: [Average::of(port, &sent, &received).rx(), Average::of(vm1, &sent, &received).tx()],
+        at_peer,
+        at_guest: ["right", "wrong", "longest"].map(|name| mark(&said, name) as u64),
+    };
+    println!("{device}: {}", shown.table(port));
+    assert_eq!((mark(&said, "unseen"), mark(&said, "errors"), mark(&said, "bad_sums")), (0.0, 0.0, 0.0));
+    shown.at_peer.assert_finished();
+    assert_eq!(peer_sums, 0);
+    // It is tcpdump's word that counts: it has found out about these, which were left to the next.
+    assert!(to_guest.wrong > 0 && to_guest.payload > STREAM / 2, "{to_guest:?}");
+    shown
+}
+
+impl Shown {
+    fn table(&self, port: &str) -> String {
+        let Shown { out, back, at_peer: Verdict { right, wrong, longest, .. }, at_guest } = self;
+        let line = |way, [from, to]: &[u64; 2], [right, wrong, longest]: &[u64; 3]| {
+            format!("{way:<16}{from:>9}{to:>9}{right:>9}{wrong:>9}{longest:>9}\n")
+        };
+        // What is left to the guest is wrong, too, as tcpdump sees it.
+        format!(
+            "bytes of a frame, and tcpdump's verdict at the end\n{port:<16}{:>9}{:>9}{:>9}{:>9}{:>9}\n",
+            "from", "to", "right", "wrong", "longest"
+        ) + &line("guest -> host", out, &[*right, *wrong, *longest])
+            + &line("host -> guest", back, at_guest)
+    }
+
+    /// The guest received finished frames.
+    fn assert_finished_at_guest(&self) {
+        let [right, wrong, longest] = self.at_guest;
+        assert!(right > STREAM / MTU / 2 && wrong == 0 && longest <= MTU, "{:?}", self.at_guest);
+        assert!(self.back[1] <= FINISHED);
+    }
+}
+
+/// How many segments TCP in `namespace` has found to be damaged.
+fn bad_sums(namespace: &Namespace) -> u64 {
+    let text = namespace.run(&["nstat", "-asz", "TcpInCsumErrors"]);
+    let line = text.lines().find(|line| line.starts_with("TcpInCsumErrors")).expect("the counter");
+    line.split_whitespace().nth(1).and_then(|count| count.parse().ok()).expect("a number")
+}
+
+/// Each frame is as long as TCP made it, all the way.
+fn passes_segments(backend: Backend, device: &str) {
+    if skipped() {
+        return;
+    }
+    let Shown { out, back, .. } = streams(backend, device, "on");
+    assert!(out.iter().chain(&back).all(|average| *average > LONG), "{out:?} {back:?}");
+}
+
+#[test]
+fn segments_are_left_to_the_next_tap() {
+    passes_segments(Backend::Tap, "packed=off");
+}
+
+#[test]
+fn segments_are_left_to_the_next_raw() {
+    passes_segments(Backend::Raw, "packed=on");
+}
+
+/// A nic gets finished frames, whatever the guest sends.
+#[test]
+fn segments_are_cut_for_a_nic() {
+    if skipped() {
+        return;
+    }
+    let shown = streams(Backend::Nic, "packed=off", "on");
+    assert!(shown.out[0] > LONG && shown.out[1] <= FINISHED, "{:?}", shown.out);
+    shown.assert_finished_at_guest();
+}
+
+#[test]
+fn a_guest_that_takes_nothing_gets_finished_frames_tap() {
+    if !skipped() {
+        streams(Backend::Tap, &format!("packed=on,{TAKES_NOTHING}"), "on").assert_finished_at_guest();
+    }
+}
+
+/// Checksums are completed for it. (Segments are not cut on the way from a raw socket: such frames are `bad_offload`.)
+#[test]
+fn a_guest_that_takes_nothing_gets_finished_frames_raw() {
+    if !skipped() {
+        streams(Backend::Raw, &format!("packed=off,{TAKES_NOTHING}"), "off").assert_finished_at_guest();
+    }
+}
+
+/// What the guest was told of each frame it tells again: it sends on what it receives, as long as it is. So each
+/// checksum is completed where the guest was told to.
+fn forwards(backend: Backend, device: &str) {
+    if skipped() {
+        return;
+    }
+    let mut stage = Stage::set(backend, FORWARDS, device, "on");
+    let third = Namespace::new(&format!("{THIRD}/24"));
+    stage.lan.plug_in(&third.near);
+    stage.peer.run(&["ip", "route", "add", THIRD, "via", GUEST]);
+    let _server = third.spawn(&["iperf3", "-s", "-B", THIRD]);
+    let capture = stage.capture(&third);
+    let ready = stage.ports_at("ready");
+    stage.peer.run(&["timeout", "60", "iperf3", "-c", THIRD, "-n", &STREAM.to_string()]);
+    let done = stage.daemon.status().ports;
+    let at_third = Verdict::of(&capture.end(), PEER);
+    stage.peer.run(&["timeout", "10", "bash", "-c", &format!("echo >/dev/tcp/{GUEST}/79")]);
+    let (vm1, third_sums) = (Average::of("vm1", &ready, &done), bad_sums(&third));
+    println!(
+        "{}: {} bytes a frame into the guest, {} out of it; then {at_third:?}",
+        backend.name(),
+        vm1.tx(),
+        vm1.rx()
+    );
+    at_third.assert_finished();
+    assert_eq!(third_sums, 0);
+    assert!(vm1.tx() > LONG && vm1.rx() > LONG);
+    stage.end();
+}
+
+#[test]
+fn segments_are_forwarded_by_the_guest_tap() {
+    forwards(Backend::Tap, "packed=on");
+}
+
+#[test]
+fn segments_are_forwarded_by_the_guest_raw() {
+    forwards(Backend::Raw, "packed=off");
+}
