@@ -7,6 +7,8 @@ use std::process::ExitCode;
 
 // Links DPDK.
 use dpdk_sys as _;
+// Links the part in C: a build script's is linked to the package's library.
+use ringwire_bench as _;
 
 unsafe extern "C" {
     fn rte_vhost_io(argc: c_int, argv: *mut *mut c_char) -> c_int;

@@ -1,9 +1,9 @@
-//! What is compared: kinds of traffic through kinds of virtqueues, and the NIC's stand-in for each.
+//! What is compared: kinds of traffic through kinds of virtqueues, and the other end for each.
 //!
-//! Not yet here: guest to guest, and segments of 64 KiB, which ringwire does not forward yet.
+//! Not yet here: segments of 64 KiB, which ringwire-pktgen does not send yet.
 
-use std::path::Path;
-
+use ringwire_bench::far::{Far, Nic, ORDINARY};
+use ringwire_bench::frontend::Rings;
 use serde::Serialize;
 
 /// Which way packets go.
@@ -18,6 +18,9 @@ pub enum Traffic {
     /// Both at once.
     #[serde(rename = "both ways")]
     Both,
+    /// One guest sends to another.
+    #[serde(rename = "guest->guest")]
+    Between,
 }
 
 /// How long frames are, without FCS.
@@ -44,23 +47,6 @@ pub struct Cell {
     pub size: Size,
 }
 
-/// What stands in for the NIC, the same for every backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Nic {
-    /// net_null that frees what it is sent, and gives out nothing.
-    Sink {
-        /// Longest frame it takes.
-        longest: u16,
-    },
-    /// net_null that gives out packets of one length without end.
-    Source {
-        /// That length.
-        bytes: u16,
-    },
-    /// net_pcap that repeats IMIX without end: net_null knows one length only.
-    Imix,
-}
-
 const SIZES: [Size; 9] = [
     Size::Bytes(64),
     Size::Bytes(128),
@@ -73,15 +59,13 @@ const SIZES: [Size; 9] = [
     Size::Bytes(9000),
 ];
 const QUICK_SIZES: [Size; 2] = [Size::Bytes(64), Size::Bytes(1518)];
-/// Longest frame with an MTU of 1500, and what a NIC's stand-in puts into one mbuf.
-const ORDINARY: u16 = 1518;
 
 impl Cell {
-    /// Every cell, or those that tell most in a few minutes: those with the same stand-in next to each other.
+    /// Every cell, or those that tell most in a few minutes: those with the same other end next to each other.
     pub fn all(full: bool) -> Vec<Cell> {
         let sizes: &[Size] = if full { &SIZES } else { &QUICK_SIZES };
         let mut cells = Vec::new();
-        for traffic in [Traffic::FromGuest, Traffic::ToGuest, Traffic::Both] {
+        for traffic in [Traffic::FromGuest, Traffic::ToGuest, Traffic::Both, Traffic::Between] {
             for size in sizes {
                 for packed in [false, true] {
                     for (mergeable, in_order) in [(false, false), (true, false), (false, true)] {
@@ -95,7 +79,7 @@ impl Cell {
     }
 
     /// Mergeable buffers make no difference to what the guest sends. net_null gives out nothing that is longer than
-    /// an mbuf.
+    /// an mbuf, and two guests with an MTU of 1500 send each other nothing that is.
     fn possible(&self) -> bool {
         match self.traffic {
             Traffic::FromGuest => !self.mergeable,
@@ -114,6 +98,7 @@ impl Cell {
             Traffic::FromGuest => "guest->NIC",
             Traffic::ToGuest => "NIC->guest",
             Traffic::Both => "both ways",
+            Traffic::Between => "guest->guest",
         };
         let size = match self.size {
             Size::Bytes(bytes) => bytes.to_string(),
@@ -126,45 +111,20 @@ impl Cell {
         name
     }
 
-    /// The stand-in it needs.
-    pub fn nic(&self) -> Nic {
-        match (self.traffic, self.size) {
+    /// What is at the other end.
+    pub fn far(&self) -> Far {
+        Far::Nic(match (self.traffic, self.size) {
+            (Traffic::Between, _) => return Far::Guest,
             (Traffic::FromGuest, Size::Bytes(bytes)) => Nic::Sink { longest: bytes.max(ORDINARY) },
             (Traffic::FromGuest, Size::Imix) => Nic::Sink { longest: ORDINARY },
             (_, Size::Bytes(bytes)) => Nic::Source { bytes },
             (_, Size::Imix) => Nic::Imix,
-        }
-    }
-}
-
-impl Nic {
-    /// DPDK's devargs. Files it needs are in `directory`: see [`crate::imix`].
-    pub fn devargs(self, directory: &Path) -> String {
-        match self {
-            Nic::Sink { .. } => "net_null0,no-rx=1".into(),
-            Nic::Source { bytes } => format!("net_null0,size={bytes}"),
-            Nic::Imix => {
-                let file = directory.join(crate::imix::FILE);
-                format!("net_pcap0,rx_pcap={},infinite_rx=1", file.display())
-            }
-        }
+        })
     }
 
-    /// The MTU it needs, where it is not 1500.
-    pub fn mtu(self) -> Option<u16> {
-        match self {
-            Nic::Sink { longest } if longest > ORDINARY => Some(longest),
-            _ => None,
-        }
-    }
-
-    /// Bytes of the frames it gives out, on average; 0 if none.
-    pub fn gives(self) -> u16 {
-        match self {
-            Nic::Sink { .. } => 0,
-            Nic::Source { bytes } => bytes,
-            Nic::Imix => crate::imix::MEAN,
-        }
+    /// What the guest negotiates.
+    pub fn rings(&self) -> Rings {
+        Rings { packed: self.packed, mergeable: self.mergeable, in_order: self.in_order }
     }
 }
 
@@ -175,7 +135,7 @@ mod tests {
     #[test]
     fn the_quick_subset_is_small_and_part_of_the_full_table() {
         let (quick, full) = (Cell::all(false), Cell::all(true));
-        assert_eq!(quick.len(), 12);
+        assert_eq!(quick.len(), 16);
         assert!(quick.iter().all(|cell| full.contains(cell)));
         let mut names: Vec<String> = full.iter().map(Cell::name).collect();
         names.sort();
@@ -184,12 +144,12 @@ mod tests {
     }
 
     #[test]
-    fn stand_ins_are_not_changed_to_and_fro() {
+    fn other_ends_are_not_changed_to_and_fro() {
         for cells in [Cell::all(false), Cell::all(true)] {
-            let mut nics: Vec<(Traffic, Nic)> = cells.iter().map(|cell| (cell.traffic, cell.nic())).collect();
-            nics.dedup();
-            for (at, nic) in nics.iter().enumerate().filter(|(_, nic)| nic.0 != Traffic::FromGuest) {
-                assert!(!nics[..at].contains(nic), "{nic:?}");
+            let mut fars: Vec<(Traffic, Far)> = cells.iter().map(|cell| (cell.traffic, cell.far())).collect();
+            fars.dedup();
+            for (at, far) in fars.iter().enumerate().filter(|(_, far)| far.0 != Traffic::FromGuest) {
+                assert!(!fars[..at].contains(far), "{far:?}");
             }
         }
     }

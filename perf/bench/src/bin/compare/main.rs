@@ -2,36 +2,28 @@
 //! NIC, and run.
 //!
 //! ```text
-//! main -> cell (what to compare, with which stand-in)
-//!      -> backend (programs, of which one runs at a time) <- frontend (ringwire-pktgen)
-//!      -> stats -> report
+//! main -> cell (what to compare, and what is at the other end)
+//!      -> rate (one cell through one backend: ringwire_bench's backend, frontend, turns)
+//!      -> report
 //! ```
 
-mod backend;
 mod cell;
-mod frontend;
-mod imix;
+mod rate;
 mod report;
-mod stats;
 
-use std::collections::BTreeMap;
 use std::io::Write;
-use std::process::{Command, ExitCode};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::process::ExitCode;
 
-use backend::{Backend, Place, Who};
-use cell::{Cell, Nic};
+use cell::Cell;
 use clap::Parser;
 use report::Outcome;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use ringwire_bench::backend::{Backend, Who};
+use ringwire_bench::far::Far;
+use ringwire_bench::place::{Place, PlaceArgs};
+use ringwire_bench::{Failure, exit, imix, turns};
 
-/// How long a backend may take to notice that its frontend has gone.
-const SETTLE: Duration = Duration::from_millis(50);
-
-/// Packets a second of ringwired, of testpmd with net_vhost, and of rte_vhost called directly: on the same cores, from
-/// the same frontend, with the same stand-in for the NIC, taking turns
+/// Packets a second of ringwired, of testpmd with net_vhost, of rte_vhost called directly, and of Open vSwitch: on the
+/// same cores, from the same frontend, with the same stand-in for the NIC, taking turns
 #[derive(Debug, Parser)]
 #[command(
     name = "perf/compare",
@@ -44,21 +36,17 @@ struct Args {
     /// Only cells whose name has this in it, e.g. `packed` or `guest->NIC 64` (of all cells)
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
+    /// Who takes part
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',', default_values_t = Who::ALL)]
+    backends: Vec<Who>,
     /// How often all take their turn
     #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
     /// Seconds of a turn
-    #[arg(long, value_name = "S", default_value_t = 1.0)]
+    #[arg(long, value_name = "S", default_value_t = 0.5)]
     seconds: f64,
-    /// The frontend's core
-    #[arg(long, value_name = "CORE", default_value_t = 0)]
-    front: usize,
-    /// The core that all backends take turns on
-    #[arg(long, value_name = "CORE", default_value_t = 1)]
-    back: usize,
-    /// Memory from huge pages, everywhere
-    #[arg(long)]
-    hugepages: bool,
+    #[command(flatten)]
+    place: PlaceArgs,
     /// Name the cells, and do nothing
     #[arg(long)]
     list: bool,
@@ -70,25 +58,8 @@ struct Args {
     csv: bool,
 }
 
-/// Why there is no result.
-#[derive(Debug)]
-pub struct Failure(String);
-
-impl<E: std::error::Error> From<E> for Failure {
-    fn from(error: E) -> Failure {
-        Failure(error.to_string())
-    }
-}
-
 fn main() -> ExitCode {
-    let args = Args::parse();
-    match compare(&args) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(Failure(why)) => {
-            eprintln!("perf/compare: {why}");
-            ExitCode::FAILURE
-        }
-    }
+    exit("perf/compare", compare(&Args::parse()))
 }
 
 fn compare(args: &Args) -> Result<(), Failure> {
@@ -121,79 +92,29 @@ fn compare(args: &Args) -> Result<(), Failure> {
 
 /// Measures all cells, and shows each when it is done.
 fn measure(args: &Args, cells: &[Cell], mut show: impl FnMut(&Outcome)) -> Result<Vec<Outcome>, Failure> {
-    let interrupted = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        signal_hook::flag::register(signal, interrupted.clone())?;
-    }
-    let directory = tempfile::tempdir()?;
-    let program = std::env::current_exe()?;
-    let place = Place {
-        directory: directory.path().to_path_buf(),
-        programs: program.parent().map(std::path::Path::to_path_buf).unwrap_or_default(),
-        front: args.front,
-        back: args.back,
-        hugepages: args.hugepages,
-    };
+    let place = Place::new(&args.place)?;
     imix::write(&place.directory)?;
-    let mut running: Option<(Nic, Vec<Backend>)> = None;
+    let whos = Who::installed(&args.backends);
+    let mut running: Option<(Far, Vec<Backend>)> = None;
     let mut outcomes = Vec::new();
     for (number, cell) in cells.iter().enumerate() {
         let mut backends = match running.take() {
-            Some((nic, backends)) if nic == cell.nic() => backends,
+            Some((far, backends)) if far == cell.far() => backends,
             others => {
                 drop(others);
-                start(cell.nic(), &place)?
+                Backend::start_all(&whos, cell.far(), &place)?
             }
         };
         eprintln!("[{}/{}] {}", number + 1, cells.len(), cell.name());
-        let outcome = alternate(args, cell, &mut backends, &place, &interrupted)?;
+        let rate = |backend: &mut Backend| rate::measure(cell, backend, &place, args.seconds);
+        let say = |rate: &f64| format!("{:.3}", rate / 1e6);
+        let samples = turns::alternate(&mut backends, args.rounds, &place, rate, say)?;
+        let rates = backends.iter().map(|backend| backend.who).zip(samples);
+        let rates = rates.filter(|(_, samples)| !samples.is_empty()).collect();
+        let outcome = Outcome { name: cell.name(), cell: *cell, rates };
         show(&outcome);
         outcomes.push(outcome);
-        running = Some((cell.nic(), backends));
+        running = Some((cell.far(), backends));
     }
     Ok(outcomes)
-}
-
-/// All backends there are.
-fn start(nic: Nic, place: &Place) -> Result<Vec<Backend>, Failure> {
-    let testpmd = Command::new("dpdk-testpmd").arg("--version").output().is_ok();
-    if !testpmd {
-        eprintln!("skipped: net_vhost: dpdk-testpmd is not installed (apt-get install dpdk)");
-    }
-    let there = Who::ALL.into_iter().filter(|who| testpmd || *who != Who::NetVhost);
-    there.map(|who| Backend::start(who, nic, place)).collect()
-}
-
-/// One cell: the backends take turns, again and again.
-fn alternate(
-    args: &Args,
-    cell: &Cell,
-    backends: &mut [Backend],
-    place: &Place,
-    interrupted: &AtomicBool,
-) -> Result<Outcome, Failure> {
-    let mut rates: BTreeMap<Who, Vec<f64>> = BTreeMap::new();
-    for round in 1..=args.rounds {
-        let mut line = format!("  round {round}:");
-        for backend in &mut *backends {
-            backend.resume()?;
-            let mut rate = frontend::run(cell, backend, place, args.seconds);
-            if let Err(Failure(why)) = &rate {
-                // On a machine that is busy with something else, a turn may pass without an answer.
-                eprintln!("  again, as this turn failed: {why}");
-                rate = frontend::run(cell, backend, place, args.seconds);
-            }
-            if interrupted.load(Ordering::Relaxed) {
-                return Err(Failure("interrupted".into()));
-            }
-            std::thread::sleep(SETTLE);
-            backend.pause()?;
-            if let Some(rate) = rate? {
-                line += &format!("  {} {:.3}", backend.who.name(), rate / 1e6);
-                rates.entry(backend.who).or_default().push(rate);
-            }
-        }
-        eprintln!("{line}");
-    }
-    Ok(Outcome { name: cell.name(), cell: *cell, rates })
 }

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use ringwire_bench::backend::Who;
+use ringwire_bench::stats::Spread;
 use serde::Serialize;
 
-use crate::backend::Who;
 use crate::cell::Cell;
-use crate::stats::Spread;
 
 /// Above this part of the frontend's own limit, a rate says more about the frontend.
 const BOUND: f64 = 0.9;
@@ -39,7 +39,7 @@ impl Outcome {
     /// Whether ringwire, or the fastest of the others, is about as fast as the frontend can be.
     fn bound(&self) -> bool {
         let Some(limit) = self.rate(Who::Reflect) else { return false };
-        let rates = [Who::Ringwire, Who::NetVhost, Who::RteVhost].map(|who| self.rate(who));
+        let rates = [Who::Ringwire, Who::NetVhost, Who::RteVhost, Who::OpenVswitch].map(|who| self.rate(who));
         rates.into_iter().flatten().any(|rate| rate.median > BOUND * limit.median)
     }
 
@@ -51,24 +51,29 @@ impl Outcome {
             None => "-".into(),
         };
         format!(
-            "{:<36}{:>9}{:>11}{:>11}{:>11}{:1}{:>20}{:>20}\n",
+            "{:<38}{:>9}{:>11}{:>11}{:>9}{:>9}{:1}{:>20}{:>20}{:>20}\n",
             self.name,
             rate(Who::Ringwire),
             rate(Who::NetVhost),
             rate(Who::RteVhost),
+            rate(Who::OpenVswitch),
             rate(Who::Reflect),
             if self.bound() { "*" } else { "" },
             ratio(Who::NetVhost),
             ratio(Who::RteVhost),
+            ratio(Who::OpenVswitch),
         )
     }
 }
 
 /// The table's head.
 pub fn head() -> String {
-    let (a, b) = ("ratio to net_vhost", "to rte_vhost");
-    let [ringwire, net_vhost, rte_vhost, limit] = Who::ALL.map(Who::name);
-    format!("{:<36}{ringwire:>9}{net_vhost:>11}{rte_vhost:>11}{limit:>11} {a:>20}{b:>20}\n", "Mpps, medians")
+    let (a, b, c) = ("ratio to net_vhost", "to rte_vhost", "to ovs");
+    let [ringwire, net_vhost, rte_vhost, ovs, limit] = Who::ALL.map(Who::name);
+    format!(
+        "{:<38}{ringwire:>9}{net_vhost:>11}{rte_vhost:>11}{ovs:>9}{limit:>9} {a:>20}{b:>20}{c:>20}\n",
+        "Mpps, medians"
+    )
 }
 
 /// What the table means.
@@ -124,7 +129,20 @@ mod tests {
         let free = outcome(&[3e6, 2e6, 4e6], &[1e6, 2e6, 2e6], 9e6).line();
         assert_eq!(
             free.split_whitespace().collect::<Vec<_>>(),
-            ["guest->NIC", "64", "split", "3.000", "2.000", "-", "9.000", "2.00", "[1.00..3.00]", "-"]
+            [
+                "guest->NIC",
+                "64",
+                "split",
+                "3.000",
+                "2.000",
+                "-",
+                "-",
+                "9.000",
+                "2.00",
+                "[1.00..3.00]",
+                "-",
+                "-"
+            ]
         );
         assert!(outcome(&[3e6], &[1e6], 3.3e6).line().contains("3.300*"));
         assert!(outcome(&[1e6], &[3e6], 3.3e6).line().contains("3.300*"));
