@@ -175,7 +175,7 @@ impl Polled {
 /// The poll loop. Blocks only while there is nothing to poll, or in a nap.
 fn run(inbox: &Receiver<Command>, counters: &WorkerCounters, mut nap: Option<Nap>) {
     let mut lanes: Vec<Polled> = Vec::new();
-    let (mut busy, mut round) = (false, 0usize);
+    let (mut quiet, mut round) = (0u32, 0usize);
     loop {
         let command = if lanes.is_empty() {
             inbox.recv().map_err(|_| TryRecvError::Disconnected)
@@ -187,17 +187,18 @@ fn run(inbox: &Receiver<Command>, counters: &WorkerCounters, mut nap: Option<Nap
             Err(TryRecvError::Empty) => {}
             Err(TryRecvError::Disconnected) => return,
         }
-        // Without anything to do, all are looked at.
-        let (was_busy, mut turn) = (busy, round);
-        busy = false;
+        // With nothing to do for anybody, there is no need to rest.
+        let (nobody_busy, mut turn, mut busy) = (quiet >= RESTS_AFTER, round, false);
         for polled in &mut lanes {
-            busy |= polled.turn(!was_busy || turn.is_multiple_of(RESTS_FOR));
+            busy |= polled.turn(nobody_busy || turn.is_multiple_of(RESTS_FOR));
             turn = turn.wrapping_add(1);
         }
         round = round.wrapping_add(1);
         if busy {
+            quiet = 0;
             counters.busy.add(1);
         } else {
+            quiet = quiet.saturating_add(1);
             counters.idle.add(1);
             std::hint::spin_loop();
         }

@@ -19,6 +19,10 @@ const SEGMENT: u16 = 2048;
 /// Mbufs an lcore keeps to itself.
 const CACHE: u32 = 256;
 
+/// Bytes of a page, and of a pool's caches.
+const PAGE: u64 = 4096;
+const CACHES: u64 = 2 << 20;
+
 /// More bursts than any NIC's ring holds.
 const STALE_BURSTS: usize = 4096;
 
@@ -40,7 +44,9 @@ fn mbufs(queues: u16) -> u32 {
 
 /// Packet memory that a NIC of so many queue pairs needs at most, in bytes.
 pub fn memory_bytes(queues: u16, mtu: Option<u16>) -> u64 {
-    u64::from(mbufs(queues)) * (u64::from(whole_frame(mtu)) + AROUND)
+    // Without hugepages DPDK puts no mbuf across two pages; and a pool has a cache for every lcore.
+    let mbuf = (u64::from(whole_frame(mtu)) + AROUND).next_multiple_of(PAGE);
+    u64::from(mbufs(queues)) * mbuf + CACHES
 }
 
 /// What to open, from the configuration.

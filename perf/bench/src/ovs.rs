@@ -10,6 +10,8 @@ use crate::process::Process;
 
 /// Programs that may be built with DPDK: Debian's lies beside the one without.
 const SWITCHES: [&str; 2] = ["/usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk", "ovs-vswitchd"];
+/// What else is run.
+const TOOLS: [&str; 4] = ["ovsdb-tool", "ovsdb-server", "ovs-vsctl", "ovs-ofctl"];
 /// The database's schema.
 const SCHEMA: &str = "/usr/share/openvswitch/vswitch.ovsschema";
 /// The bridge.
@@ -25,12 +27,11 @@ fn switch() -> Option<&'static str> {
 
 /// Why it cannot take part.
 pub fn missing() -> Option<String> {
-    if switch().is_none() || !Path::new(SCHEMA).exists() {
-        return Some(
-            "Open vSwitch with DPDK is not installed (apt-get install openvswitch-switch-dpdk)".into(),
-        );
-    }
-    None
+    let runs = |program: &str| Command::new(program).arg("--version").output().is_ok();
+    let is_complete = switch().is_some() && TOOLS.into_iter().all(runs) && Path::new(SCHEMA).exists();
+    (!is_complete).then(|| {
+        "Open vSwitch with DPDK is not installed (apt-get install openvswitch-switch-dpdk)".to_owned()
+    })
 }
 
 /// The switch and its database, with a port that connects to each of `sockets`, and all packets that come in by one

@@ -27,7 +27,7 @@ pub fn alone() -> bool {
     run("mount --make-rprivate /");
     run("mount -t sysfs none /sys");
     // No neighbour discovery in what is counted.
-    run("sysctl -qw net.ipv6.conf.default.disable_ipv6=1 net.ipv6.conf.all.disable_ipv6=1");
+    run("for kind in all default; do echo 1 >/proc/sys/net/ipv6/conf/$kind/disable_ipv6; done");
     true
 }
 

@@ -16,9 +16,11 @@ use crate::valgrind;
 pub struct Counts {
     /// Instructions of a round in which nothing is to be done.
     pub idle_round: Spread,
-    /// With one guest busy: instructions for each packet, beyond those of an idle round.
-    pub one_busy_packet: Spread,
-    /// The same with all busy.
+    /// With one guest busy: instructions a round, packets included.
+    pub one_busy_round: Spread,
+    /// And how many packets a round these were.
+    pub one_busy_packets: Spread,
+    /// With all busy: instructions for each packet, beyond those of an idle round.
     pub all_busy_packet: Spread,
     /// Where an idle round's instructions are spent, most first.
     pub functions: Vec<(String, f64)>,
@@ -75,7 +77,8 @@ fn evaluate(samples: &[Sample]) -> Result<Counts, Failure> {
         |sample: &Sample| (sample.instructions - idle_round.median * sample.rounds) / sample.packets.max(1.0);
     Ok(Counts {
         idle_round,
-        one_busy_packet: spread(Load::One, &packet)?,
+        one_busy_round: spread(Load::One, &|sample| sample.instructions / sample.rounds)?,
+        one_busy_packets: spread(Load::One, &|sample| sample.packets / sample.rounds)?,
         all_busy_packet: spread(Load::All, &packet)?,
         functions: Vec::new(),
     })
@@ -111,7 +114,8 @@ mod tests {
         ]);
         let counts = counts.expect("samples");
         assert_eq!(counts.idle_round.median, 50.0);
-        assert_eq!((counts.one_busy_packet.median, counts.all_busy_packet.median), (10.0, 100.0));
+        assert_eq!((counts.one_busy_round.median, counts.one_busy_packets.median), (82.0, 3.2));
+        assert_eq!(counts.all_busy_packet.median, 100.0);
         assert!(evaluate(&[]).is_err());
     }
 }

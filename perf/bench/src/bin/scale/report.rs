@@ -35,24 +35,6 @@ pub struct Row {
     pub rates: Option<Rates>,
 }
 
-impl Row {
-    /// Instructions a packet if a round finds a burst of each of `busy` guests: the round's are shared by them.
-    fn packet(&self, busy: u16, of: fn(&Counts) -> Spread) -> Option<Spread> {
-        let counts = self.counts.as_ref()?;
-        let round = counts.idle_round.median / (f64::from(BURST) * f64::from(busy));
-        let Spread { median, min, max } = of(counts);
-        Some(Spread { median: median + round, min: min + round, max: max + round })
-    }
-
-    fn one_busy_packet(&self) -> Option<Spread> {
-        self.packet(1, |counts| counts.one_busy_packet)
-    }
-
-    fn all_busy_packet(&self) -> Option<Spread> {
-        self.packet(self.guests, |counts| counts.all_busy_packet)
-    }
-}
-
 fn number(value: Option<f64>, digits: usize) -> String {
     value.map_or("-".into(), |value| format!("{value:.digits$}"))
 }
@@ -70,12 +52,50 @@ impl Scale {
         Scale { bytes: BYTES, packed, rows: guests.iter().map(row).collect() }
     }
 
-    /// Instructions that one more idle guest costs a round, compared with the row of the fewest guests.
-    fn idle_guest(&self, row: &Row) -> Option<f64> {
-        let first = self.rows.iter().filter(|row| row.counts.is_some()).min_by_key(|row| row.guests)?;
-        let round = |row: &Row| row.counts.as_ref().map(|counts| counts.idle_round.median);
+    /// The row of the fewest guests.
+    fn first(&self) -> Option<&Row> {
+        self.rows.iter().filter(|row| row.counts.is_some()).min_by_key(|row| row.guests)
+    }
+
+    /// What one more idle guest costs a `round`, compared with the row of the fewest guests.
+    fn one_more(&self, row: &Row, round: impl Fn(&Row) -> Option<f64>) -> Option<f64> {
+        let first = self.first()?;
         let more = row.guests.checked_sub(first.guests).filter(|more| *more > 0)?;
         Some((round(row)? - round(first)?) / f64::from(more))
+    }
+
+    /// Instructions that one more idle guest costs a round while nobody is busy.
+    fn idle_guest(&self, row: &Row) -> Option<f64> {
+        self.one_more(row, |row| Some(row.counts.as_ref()?.idle_round.median))
+    }
+
+    /// The same while one is busy.
+    fn idle_guest_beside(&self, row: &Row) -> Option<f64> {
+        self.one_more(row, |row| self.round_beside(row))
+    }
+
+    /// What a packet costs beyond its round: as counted with the fewest guests, all of them busy.
+    fn packet(&self) -> Option<f64> {
+        Some(self.first()?.counts.as_ref()?.all_busy_packet.median)
+    }
+
+    /// Instructions of a round with one busy guest, without its packets'.
+    fn round_beside(&self, row: &Row) -> Option<f64> {
+        let counts = row.counts.as_ref()?;
+        Some(counts.one_busy_round.median - self.packet()? * counts.one_busy_packets.median)
+    }
+
+    /// Instructions a packet if a round finds a burst of one guest.
+    fn one_busy_packet(&self, row: &Row) -> Option<f64> {
+        Some(self.packet()? + self.round_beside(row)? / f64::from(BURST))
+    }
+
+    /// The same of each of all guests: they share the round.
+    fn all_busy_packet(&self, row: &Row) -> Option<Spread> {
+        let counts = row.counts.as_ref()?;
+        let round = counts.idle_round.median / (f64::from(BURST) * f64::from(row.guests));
+        let Spread { median, min, max } = counts.all_busy_packet;
+        Some(Spread { median: median + round, min: min + round, max: max + round })
     }
 
     /// The tables.
@@ -95,13 +115,14 @@ impl Scale {
             };
             let percent = |part: Option<f64>| part.map_or("-".into(), |part| format!("{:.0}%", 100.0 * part));
             out += &format!(
-                "{:>6}{:>7} |{:>12}{:>12} |{:>10}{:>10} |{:>22}{:>22} |{:>5}{:>6}\n",
+                "{:>6}{:>7} |{:>12}{:>12}{:>12} |{:>10}{:>10} |{:>22}{:>22} |{:>5}{:>6}\n",
                 row.guests,
                 row.lanes,
                 number(counts.map(|counts| counts.idle_round.median), 1),
                 number(self.idle_guest(row), 1),
-                median(row.one_busy_packet()),
-                median(row.all_busy_packet()),
+                number(self.idle_guest_beside(row), 1),
+                number(self.one_busy_packet(row), 1),
+                median(self.all_busy_packet(row)),
                 mpps(rates.map(|rates| rates.one_busy_pps)),
                 mpps(rates.map(|rates| rates.all_busy_pps)),
                 percent(rates.map(|rates| rates.one_busy_full)),
@@ -126,8 +147,9 @@ impl Scale {
         let rows = self.rows.iter().map(|row| {
             let mut value = serde_json::to_value(row)?;
             value["idle_guest"] = self.idle_guest(row).into();
-            value["one_busy_instructions_a_packet"] = serde_json::to_value(row.one_busy_packet())?;
-            value["all_busy_instructions_a_packet"] = serde_json::to_value(row.all_busy_packet())?;
+            value["idle_guest_beside_a_busy_one"] = self.idle_guest_beside(row).into();
+            value["one_busy_instructions_a_packet"] = self.one_busy_packet(row).into();
+            value["all_busy_instructions_a_packet"] = serde_json::to_value(self.all_busy_packet(row))?;
             Ok(value)
         });
         let rows: Vec<serde_json::Value> = rows.collect::<Result<_, serde_json::Error>>()?;
@@ -167,10 +189,12 @@ impl Scale {
             ));
         }
         if self.rows.iter().any(|row| row.counts.is_some()) {
+            let alone = |value: f64| Spread { median: value, min: value, max: value };
+            let one_busy = |row: &Row| self.one_busy_packet(row).map(alone);
             plots.push(plot(
                 "Instructions a packet, bursts of 32",
                 "instructions",
-                vec![series("one busy", &Row::one_busy_packet), series("all busy", &Row::all_busy_packet)],
+                vec![series("one busy", &one_busy), series("all busy", &|row| self.all_busy_packet(row))],
             ));
             let idle_round = |row: &Row| row.counts.as_ref().map(|counts| counts.idle_round);
             plots.push(plot("An idle round", "instructions", vec![series("idle round", &idle_round)]));
@@ -181,13 +205,14 @@ impl Scale {
 
 /// The table's head.
 const HEAD: &str = concat!(
-    "              |  idle round    one more |    instr. a packet  |                  Mpps                  Mpps |  ring full\n",
-    "guests  lanes |      instr.  idle guest |  one busy  all busy |              one busy              all busy |  one   all\n",
+    "              |  idle round    one more   beside one |    instr. a packet  |                  Mpps                  Mpps |  ring full\n",
+    "guests  lanes |      instr.  idle guest        busy  |  one busy  all busy |              one busy              all busy |  one   all\n",
 );
 
 /// What the table means.
 const NOTES: &str = "\n\
-`idle round`: what the worker does if nobody has sent anything; `one more idle guest`: what each guest adds to it.\n\
+`idle round`: what the worker does if nobody has sent anything; `one more idle guest`: what each guest adds to it;\n\
+`beside one busy`: what each adds to a round in which another guest is busy.\n\
 `instr. a packet`: everything the worker does, if each of its rounds finds a burst of 32 from each busy guest.\n\
 `ring full`: part of the frontend's looks at a ring that found it full; near 0%, the frontend was what limited.\n";
 
@@ -201,7 +226,8 @@ mod tests {
         for (row, round) in scale.rows.iter_mut().zip([100.0, 180.0]) {
             row.counts = Some(Counts {
                 idle_round: one(round),
-                one_busy_packet: one(90.0),
+                one_busy_round: one(round + 32.0 * 95.0),
+                one_busy_packets: one(32.0),
                 all_busy_packet: one(95.0),
                 functions: Vec::new(),
             });
@@ -214,9 +240,10 @@ mod tests {
         let scale = scale();
         assert_eq!(scale.idle_guest(&scale.rows[0]), None);
         assert_eq!(scale.idle_guest(&scale.rows[1]), Some(20.0));
-        let medians =
-            |row: &Row| (row.one_busy_packet().map(|s| s.median), row.all_busy_packet().map(|s| s.median));
-        assert_eq!(medians(&scale.rows[1]), (Some(90.0 + 180.0 / 32.0), Some(95.0 + 180.0 / 160.0)));
+        assert_eq!(scale.idle_guest_beside(&scale.rows[1]), Some(20.0));
+        assert_eq!(scale.one_busy_packet(&scale.rows[1]), Some(95.0 + 180.0 / 32.0));
+        let all_busy = scale.all_busy_packet(&scale.rows[1]).map(|packet| packet.median);
+        assert_eq!(all_busy, Some(95.0 + 180.0 / 160.0));
     }
 
     #[test]
@@ -225,7 +252,7 @@ mod tests {
         let line = scale.text().lines().nth(5).expect("a row").to_owned();
         assert_eq!(
             line.split_whitespace().collect::<Vec<_>>(),
-            ["5", "5", "|", "180.0", "20.0", "|", "95.6", "96.1", "|", "-", "-", "|", "-", "-"]
+            ["5", "5", "|", "180.0", "20.0", "20.0", "|", "100.6", "96.1", "|", "-", "-", "|", "-", "-"]
         );
         let json: serde_json::Value = serde_json::from_str(&scale.json().expect("numbers")).expect("JSON");
         assert_eq!(json["rows"][1]["idle_guest"], 20.0);
