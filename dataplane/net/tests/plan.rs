@@ -256,6 +256,7 @@ fn a_checksum_elsewhere_is_not_the_nics() {
     let decided =
         |gso_type, takes| decide(&check(routed.offload(gso_type, 1000), &routed.partial()).unwrap(), takes);
     assert!(matches!(decided(0, nic), Action::Checksum(_)));
+    assert_eq!(check(routed.offload(0, 0), &routed.partial()).unwrap().layers(), None);
     assert!(matches!(decided(TCPV6, nic | Takes::TSO6), Action::Segment { partial: false }));
     assert!(matches!(decided(TCPV6, Takes::ALL), Action::PassOn(_)));
     // A tunnel's inner packet; an IP header that says the packet is longer than the frame.

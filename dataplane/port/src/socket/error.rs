@@ -31,6 +31,9 @@ pub enum SocketFault {
     /// The name is another kind of interface's.
     #[error("it exists, and is no tap or macvtap but {0}")]
     NotATap(String),
+    /// A raw socket would carry something else than frames.
+    #[error("it carries no Ethernet frames")]
+    NotEthernet,
     /// Somebody else is at the other end of it already.
     #[error("another process has it open")]
     Busy,

@@ -36,6 +36,8 @@ pub(super) struct Link {
     pub name: String,
     /// "tun", "macvtap", "veth", ...; empty for a NIC.
     pub kind: String,
+    /// Whether its frames are Ethernet's.
+    pub ethernet: bool,
     pub flags: u32,
     pub mtu: u32,
     pub mac: [u8; 6],
@@ -187,7 +189,9 @@ fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
 
 /// What is in a `struct ifinfomsg` and the attributes behind it.
 fn parse(answer: &[u8]) -> Link {
-    let mut link = Link { index: u32_at(answer, 4), flags: u32_at(answer, 8), ..Link::default() };
+    let ethernet = [libc::ARPHRD_ETHER, libc::ARPHRD_LOOPBACK].contains(&u16_at(answer, 2));
+    let (index, flags) = (u32_at(answer, 4), u32_at(answer, 8));
+    let mut link = Link { index, flags, ethernet, ..Link::default() };
     for (kind, value) in attributes(answer.get(INFO..).unwrap_or_default()) {
         match kind {
             libc::IFLA_IFNAME => link.name = text(value),

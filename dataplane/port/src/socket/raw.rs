@@ -24,6 +24,7 @@ nix::ioctl_none_bad!(socket_namespace, libc::SIOCGSKNS);
 
 /// Opens an interface's sockets; several share what arrives, each flow at one of them.
 pub(super) fn open(netlink: Netlink, link: Link, queues: u16) -> Result<Opened, SocketFault> {
+    check(&link)?;
     let mut fds = Vec::new();
     for _ in 0..queues {
         // Without a protocol it receives nothing before it is bound.
@@ -128,8 +129,13 @@ pub(super) fn inspect(fd: BorrowedFd<'_>) -> Result<(SocketKind, Netlink, Link),
         return Err(SocketFault::Unbound("raw socket"));
     }
     let netlink = namespace(fd).map_or_else(|_| Netlink::new(), Netlink::within).map_err(&asked)?;
-    let link = netlink.by_index(index).map_err(&asked)?;
-    Ok((SocketKind::Raw, netlink, link.ok_or(SocketFault::NoSuchInterface)?))
+    let link = netlink.by_index(index).map_err(&asked)?.ok_or(SocketFault::NoSuchInterface)?;
+    check(&link)?;
+    Ok((SocketKind::Raw, netlink, link))
+}
+
+fn check(link: &Link) -> Result<(), SocketFault> {
+    if link.ethernet { Ok(()) } else { Err(SocketFault::NotEthernet) }
 }
 
 /// The network namespace that a socket is of.

@@ -29,6 +29,10 @@ fn names_that_are_none_or_of_something_else() {
     );
     cable("va", "vb");
     run("ip tuntap add l3 mode tun");
+    assert_eq!(
+        refused(&by_name(SocketKind::Raw, "l3", 1)),
+        "port0: interface l3: it carries no Ethernet frames"
+    );
     for (interface, what) in [
         ("va", "of kind veth"),
         ("lo", "a network card or the loopback"),
