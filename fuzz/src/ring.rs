@@ -337,11 +337,15 @@ impl<F: Format> Play<F> {
     }
 
     fn take_singles(&mut self, input: &mut Input<'_>) {
-        let (most, done) = (usize::from(input.u8()), usize::from(input.u8()) % (SINGLES + 2));
-        let plan = self.plan_singles(&vec![1; most]);
+        let (most, choice) = (usize::from(input.u8()), input.u8());
+        let done = usize::from(choice) % (SINGLES + 2);
+        let lens = [1..=u32::MAX, 0..=0, 12..=100, 64..=u32::MAX][usize::from(choice >> 6)].clone();
+        let mut plan = self.plan_singles(&vec![*lens.start(); most]);
+        let fit = plan.iter().take_while(|chain| chain.len <= u64::from(*lens.end())).count();
+        plan.truncate(fit);
         let expected = self.expect_singles(&plan, most);
         self.taken = None;
-        let found = match self.ring.as_dyn().take_singles(most as u16) {
+        let found = match self.ring.as_dyn().take_singles(most as u16, lens) {
             Ok(segments) => {
                 for (segment, chain) in segments.iter().zip(&plan) {
                     let segment = std::slice::from_ref(segment);

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)] // the three areas are guest memory: `start` checks where they are
 
 use std::iter::repeat;
+use std::ops::RangeInclusive;
 use std::sync::atomic::{Ordering, fence};
 
 use virtio_bindings::virtio_ring::{
@@ -235,10 +236,10 @@ impl PackedRing {
         Ok(len)
     }
 
-    /// Finds the next chains of one descriptor and one piece, at most `most`, of direction `WAY` and with at
-    /// least as many bytes as `needs` says of each, and counts them as held.
+    /// Finds the next chains of one descriptor and one piece, at most `most`, of direction `WAY`, as far as `add` adds
+    /// them, and counts them as held.
     #[inline(always)]
-    fn find_singles<const WAY: u16>(&mut self, most: usize, mut needs: impl Iterator<Item = u32>) {
+    fn find_singles<const WAY: u16>(&mut self, most: usize, mut add: impl FnMut(&mut Finder, Desc) -> bool) {
         let broken = self.latch.broken();
         let most = if broken { 0 } else { most.min(singles::MOST).min(self.open().into()) };
         let PackedRing { descs, singles, pieces, config, .. } = self;
@@ -247,8 +248,8 @@ impl PackedRing {
         while finder.count() < most {
             let here = at.on_this_lap((most - finder.count()) as u16, config.size);
             let found = match here {
-                LINE.. => look::<WAY, { LINE as usize }>(descs, at, &mut finder, &mut needs),
-                _ => look::<WAY, 1>(descs, at, &mut finder, &mut needs),
+                LINE.. => look::<WAY, { LINE as usize }>(descs, at, &mut finder, &mut add),
+                _ => look::<WAY, 1>(descs, at, &mut finder, &mut add),
             };
             at = at.after(found, config.size);
             if found < here.min(LINE) && (here >= LINE || found == 0) {
@@ -412,8 +413,11 @@ impl Virtqueue for PackedRing {
     }
 
     #[inline(always)]
-    fn take_singles(&mut self, most: u16) -> Result<&[Segment], Violation> {
-        self.find_singles::<0>(most.into(), repeat(1));
+    fn take_singles(&mut self, most: u16, lens: RangeInclusive<u32>) -> Result<&[Segment], Violation> {
+        let lens = (*lens.start()).max(1)..=*lens.end();
+        self.find_singles::<0>(most.into(), |finder, desc| {
+            lens.contains(&desc.len) && finder.add(desc.id, desc.addr, desc.len)
+        });
         Ok(self.singles.segments())
     }
 
@@ -433,7 +437,11 @@ impl Virtqueue for PackedRing {
 
     #[inline(always)]
     fn reserve_singles(&mut self, lens: &[u32]) -> Result<&[Segment], Violation> {
-        self.find_singles::<WRITE>(lens.len(), lens.iter().copied());
+        let mut needs = lens.iter();
+        self.find_singles::<WRITE>(lens.len(), |finder, desc| {
+            let fits = needs.next().is_some_and(|need| desc.len >= (*need).max(1));
+            fits && finder.add(desc.id, desc.addr, desc.len)
+        });
         self.complete_singles(self.singles.count() as u16, lens.iter().copied());
         Ok(self.singles.segments())
     }
@@ -540,19 +548,17 @@ fn used_flags(at: Position, len: u32) -> u16 {
     at.used() | if len > 0 { WRITE } else { 0 }
 }
 
-/// Looks at `K` descriptors from `at` on, all on one lap: how many of them are chains that are looked for.
+/// Looks at `K` descriptors from `at` on, all on one lap: how many of them are of direction `WAY` and were added.
 #[inline(always)]
 fn look<const WAY: u16, const K: usize>(
     descs: &Descs,
     at: Position,
     finder: &mut Finder<'_>,
-    needs: &mut impl Iterator<Item = u32>,
+    add: &mut impl FnMut(&mut Finder, Desc) -> bool,
 ) -> u16 {
     let read: [Desc; K] = std::array::from_fn(|k| descs.read(at.slot + k as u16));
-    for (k, desc) in read.iter().enumerate() {
-        let Some(need) = needs.next() else { return k as u16 };
-        let fits = desc.is(at, WAY) && desc.len >= need.max(1);
-        if !fits || !finder.add(desc.id, desc.addr, desc.len) {
+    for (k, desc) in read.into_iter().enumerate() {
+        if !desc.is(at, WAY) || !add(finder, desc) {
             return k as u16;
         }
     }

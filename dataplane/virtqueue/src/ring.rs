@@ -1,5 +1,6 @@
 //! What all ring formats share: configuration, violations, and the enum chosen when a ring starts.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use virtio_bindings::virtio_config::{VIRTIO_F_IN_ORDER, VIRTIO_F_RING_PACKED};
@@ -269,11 +270,11 @@ pub trait Virtqueue {
     /// Puts the chain taken last back: it was not completed, and will be taken again.
     fn untake(&mut self);
 
-    /// Takes chains of device-readable buffers that are one piece of memory each, at most `most` or 64, and says
-    /// where they are; it ends in front of the first chain that is anything else, for
+    /// Takes chains of device-readable buffers that are one piece of memory each, of a length in `lens` (not 0), at most
+    /// `most` or 64, and says where they are; it ends in front of the first chain that is anything else, for
     /// [`take`](Virtqueue::take) to look at. All are returned with
     /// [`return_singles`](Virtqueue::return_singles) before anything else is taken.
-    fn take_singles(&mut self, most: u16) -> Result<&[Segment], Violation>;
+    fn take_singles(&mut self, most: u16, lens: RangeInclusive<u32>) -> Result<&[Segment], Violation>;
 
     /// Returns the first `done` chains that [`take_singles`](Virtqueue::take_singles) took as used, and puts the
     /// others back. The guest sees it after `publish`.

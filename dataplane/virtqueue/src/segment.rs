@@ -49,6 +49,17 @@ impl Segment {
         fits
     }
 
+    /// Copies the last `to.len()` bytes; `false`, and nothing, if there are not so many.
+    #[inline(always)]
+    pub fn read_end(&self, to: &mut [u8]) -> bool {
+        let before = self.len().checked_sub(to.len());
+        if let Some(before) = before {
+            // SAFETY: just checked.
+            unsafe { copy(self.ptr.add(before), to.as_mut_ptr(), to.len()) };
+        }
+        before.is_some()
+    }
+
     /// Copies `from` behind the first `offset` bytes; `false`, and nothing, if there is no room for all of it.
     #[inline(always)]
     pub fn write(&self, offset: usize, from: &[u8]) -> bool {

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)] // the three areas are guest memory, reached through pointers checked at start
 
 use std::iter::repeat;
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU16, Ordering, fence};
 
 use virtio_bindings::virtio_ring::{
@@ -12,7 +13,7 @@ use virtio_bindings::virtio_ring::{
 use crate::chain::{DESC_LEN, Latch, MAX_CHAIN, Pieces, add_len};
 use crate::offer::Offered;
 use crate::ring::area;
-use crate::singles::{self, Singles};
+use crate::singles::{self, Finder, Singles};
 use crate::{Call, Offer, RingConfig, Segment, SetupError, Taken, Token, Violation, Virtqueue};
 
 const NEXT: u16 = VRING_DESC_F_NEXT as u16;
@@ -96,9 +97,9 @@ impl Avail {
     }
 
     #[inline(always)]
-    fn entry(&self, index: u16) -> u16 {
+    fn entry(&self, index: usize) -> u16 {
         // SAFETY: the slot is masked to the ring's size.
-        unsafe { self.at.add(2 + usize::from(index & (self.size - 1))).read_volatile() }
+        unsafe { self.at.add(2 + (index & usize::from(self.size - 1))).read_volatile() }
     }
 
     /// The used index after which the guest wants a call (virtio 1.2, 2.7.7.1).
@@ -254,7 +255,7 @@ impl SplitRing {
     /// One or two descriptors, the common case, are read without a loop.
     #[inline(always)]
     fn read_chain<const WAY: u16>(&mut self) -> Result<(Token, u32), Violation> {
-        let id = self.avail.entry(self.next_avail);
+        let id = self.avail.entry(self.next_avail.into());
         let size = self.config.size;
         if id >= size {
             return Err(Violation::Head { at: self.next_avail, head: id, size });
@@ -335,24 +336,26 @@ impl SplitRing {
         Ok(len)
     }
 
-    /// Finds the next chains of one piece, at most `most`, of direction `WAY` and with at least as many bytes
-    /// as `needs` says of each.
+    /// Finds the next chains of one piece, at most `most`, of direction `WAY`, as far as `add` adds them.
     #[inline(always)]
-    fn find_singles<const WAY: u16>(&mut self, most: u16, needs: impl Iterator<Item = u32>) {
+    fn find_singles<const WAY: u16>(
+        &mut self,
+        most: u16,
+        mut add: impl FnMut(&mut Finder, u16, Desc) -> bool,
+    ) {
         let SplitRing { desc: table, avail, singles, pieces, next_avail, .. } = self;
-        let (mut next, table, avail) = (*next_avail, *table, *avail);
+        let (next, table, avail) = (usize::from(*next_avail), *table, *avail);
         let mut finder = singles.find(pieces.translator());
-        for need in needs.take(usize::from(most).min(singles::MOST)) {
-            let id = avail.entry(next);
+        while finder.count() < usize::from(most).min(singles::MOST) {
+            let id = avail.entry(next + finder.count());
             if id >= table.size {
                 break;
             }
             // SAFETY: just compared; the table is mapped as long as the ring lives.
             let desc = unsafe { table.read(id) };
-            if desc.flags != WAY || desc.len < need.max(1) || !finder.add(id, desc.addr, desc.len) {
+            if desc.flags != WAY || !add(&mut finder, id, desc) {
                 break;
             }
-            next = next.wrapping_add(1);
         }
         finder.finish();
     }
@@ -473,9 +476,12 @@ impl Virtqueue for SplitRing {
     }
 
     #[inline(always)]
-    fn take_singles(&mut self, most: u16) -> Result<&[Segment], Violation> {
+    fn take_singles(&mut self, most: u16, lens: RangeInclusive<u32>) -> Result<&[Segment], Violation> {
         let most = self.available(most)?.min(most);
-        self.find_singles::<0>(most, repeat(1));
+        let lens = (*lens.start()).max(1)..=*lens.end();
+        self.find_singles::<0>(most, |finder, id, desc| {
+            lens.contains(&desc.len) && finder.add(id, desc.addr, desc.len)
+        });
         self.next_avail = self.next_avail.wrapping_add(self.singles.count() as u16);
         Ok(self.singles.segments())
     }
@@ -492,7 +498,11 @@ impl Virtqueue for SplitRing {
     #[inline(always)]
     fn reserve_singles(&mut self, lens: &[u32]) -> Result<&[Segment], Violation> {
         let most = self.available(lens.len() as u16)?.min(lens.len() as u16);
-        self.find_singles::<WRITE>(most, lens.iter().copied());
+        let mut needs = lens.iter();
+        self.find_singles::<WRITE>(most, |finder, id, desc| {
+            let fits = needs.next().is_some_and(|need| desc.len >= (*need).max(1));
+            fits && finder.add(id, desc.addr, desc.len)
+        });
         let count = self.singles.count() as u16;
         self.complete_singles(count, lens.iter().copied());
         self.next_avail = self.next_avail.wrapping_add(count);

@@ -109,50 +109,27 @@ impl Drop for Pool {
 #[derive(Debug, Clone)]
 pub struct Mempool(Arc<Pool>);
 
-/// Mbufs of a pool at the end of a burst, to be filled one after the other. Those that are not go back to the pool.
+/// A mbuf as it was in its pool, to be made a packet.
 #[derive(Debug)]
 pub struct Fresh<'a> {
-    burst: &'a mut Burst,
-    /// Packets of the burst in front of them.
-    filled: usize,
-    /// Bytes that fit each.
+    mbuf: &'a mut Mbuf,
     room: u16,
 }
 
-impl Fresh<'_> {
-    /// Makes the next one a packet of `len` bytes, to be written by the caller; `None` if that is more than
-    /// fits one, or there is none left.
+impl<'a> Fresh<'a> {
+    /// Makes it a packet of `len` bytes, to be written by the caller.
+    ///
+    /// # Errors
+    /// An empty packet, if that is more than fits one mbuf.
     #[inline(always)]
-    pub fn add(&mut self, len: u32) -> Option<&mut [u8]> {
-        if len > u32::from(self.room) {
-            return None;
+    pub fn packet(self, len: usize) -> Result<&'a mut [u8], &'a mut Mbuf> {
+        if len > usize::from(self.room) {
+            // SAFETY: it is as it was in the pool.
+            unsafe { self.mbuf.renew(0) };
+            return Err(self.mbuf);
         }
-        let mbuf = self.burst.get_mut(self.filled)?;
-        self.filled += 1;
         // SAFETY: it is as it was in the pool, and there is room.
-        Some(unsafe { mbuf.renew(len as u16) })
-    }
-
-    /// Lets `fill` make the next one, which is empty, a packet of one or more segments; whether it did.
-    #[inline]
-    pub fn add_with(&mut self, fill: impl FnOnce(&mut Mbuf) -> bool) -> bool {
-        let Some(mbuf) = self.burst.get_mut(self.filled) else { return false };
-        // SAFETY: it is as it was in the pool.
-        unsafe { mbuf.renew(0) };
-        let filled = fill(mbuf);
-        self.filled += usize::from(filled);
-        if !filled {
-            // It may have got more segments: nobody else gets it.
-            self.burst.truncate_free(self.filled);
-        }
-        filled
-    }
-}
-
-impl Drop for Fresh<'_> {
-    #[inline(always)]
-    fn drop(&mut self) {
-        self.burst.truncate_free(self.filled);
+        Ok(unsafe { self.mbuf.renew(len as u16) })
     }
 }
 
@@ -227,25 +204,43 @@ impl Mempool {
         Ok(())
     }
 
-    /// Takes exactly `n` mbufs, or none, to be filled at the end of `burst`.
+    /// Appends a packet to `burst` for each of `items`, as `fill` makes it, until that says it made none; how many.
     ///
     /// # Errors
-    /// As [`Mempool::alloc_bulk`].
-    #[inline]
-    pub fn fresh<'a>(&self, burst: &'a mut Burst, n: usize) -> Result<Fresh<'a>, NoMbufs> {
-        if n > burst.capacity_left() {
-            return Err(NoMbufs { asked: n });
+    /// [`NoMbufs`], and nothing is done, when the pool has fewer mbufs, or the burst has room for fewer.
+    #[inline(always)]
+    pub fn fill<T>(
+        &self,
+        burst: &mut Burst,
+        items: &[T],
+        mut fill: impl FnMut(&T, Fresh<'_>) -> bool,
+    ) -> Result<usize, NoMbufs> {
+        let asked = items.len();
+        if asked > burst.capacity_left() {
+            return Err(NoMbufs { asked });
         }
-        let (filled, room) = (burst.len(), burst.room(n));
-        // SAFETY: the pool is alive, and `room` is n writable pointers. n is at most BURST_MAX.
-        let ret = unsafe { dpdk_sys::rw_mbuf_raw_alloc_bulk(self.as_ptr(), room, n as u32) };
+        if asked == 0 {
+            return Ok(0);
+        }
+        let (before, slots) = (burst.len(), burst.room(asked));
+        // SAFETY: the pool is alive, and `slots` are so many writable pointers. There are at most BURST_MAX.
+        let ret = unsafe { dpdk_sys::rw_mbuf_raw_alloc_bulk(self.as_ptr(), slots, asked as u32) };
         if ret != 0 {
-            return Err(NoMbufs { asked: n });
+            return Err(NoMbufs { asked });
         }
-        // SAFETY: the allocation wrote n pointers to mbufs that belong to the caller: each of one segment, with
-        // lengths that are stale, but inside its buffer.
-        unsafe { burst.appended(n) };
-        Ok(Fresh { burst, filled, room: self.0.data_room })
+        // SAFETY: the allocation wrote so many pointers to mbufs that belong to the caller: each of one segment,
+        // with lengths that are stale, but inside its buffer.
+        unsafe { burst.appended(asked) };
+        let (mut filled, room) = (0, self.0.data_room);
+        for (item, mbuf) in items.iter().zip(&mut burst.as_mut_slice()[before..]) {
+            if !fill(item, Fresh { mbuf, room }) {
+                break;
+            }
+            filled += 1;
+        }
+        // The first of these may have got more segments.
+        burst.truncate_free(before + filled);
+        Ok(filled)
     }
 
     /// Takes one fresh mbuf; `None` when the pool is empty.

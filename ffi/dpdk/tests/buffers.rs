@@ -93,6 +93,38 @@ isolated_tests! {
         assert_eq!((pool.in_use(), pool.available()), (0, 100));
     }
 
+    fn a_burst_is_filled_as_far_as_there_are_packets() {
+        let _eal = eal();
+        let pool = Mempool::new("filled", 60, 64, 0, -1).unwrap();
+        let fill = |burst: &mut Burst, lens: &[usize]| pool.fill(burst, lens, |len, mbuf| match mbuf.packet(*len) {
+            Ok(data) => {
+                data.fill(*len as u8);
+                true
+            }
+            // Longer than one mbuf: of two segments, or, if longer than these, none.
+            Err(mbuf) => {
+                assert_eq!((mbuf.pkt_len(), mbuf.nb_segs(), mbuf.headroom()), (0, 1, 128));
+                mbuf.append_segment(pool.alloc().unwrap(), (*len).min(64) as u16);
+                *len <= 64 + 64
+            }
+        });
+        let mut burst = Burst::new();
+        assert_eq!(fill(&mut burst, &[1, 64, 0]), Ok(3));
+        assert_eq!(fill(&mut burst, &[7, 100, 9, 200, 10, 11]), Ok(3));
+        assert_eq!((burst.len(), pool.in_use()), (6, 7), "what is not filled is free again");
+        for (mbuf, len) in burst.iter().zip([1, 64, 0, 7, 64, 9]) {
+            assert_eq!(mbuf.pkt_len(), len);
+            assert_eq!((mbuf.ol_flags(), mbuf.port(), mbuf.headroom()), (0, 0xffff, 128));
+            assert!(mbuf.nb_segs() == 2 || mbuf.data().iter().all(|byte| u32::from(*byte) == len));
+        }
+        assert_eq!(fill(&mut burst, &[1; 54]), Err(NoMbufs { asked: 54 }), "no mbufs");
+        assert_eq!(fill(&mut burst, &[1; 59]), Err(NoMbufs { asked: 59 }), "no room");
+        assert_eq!(fill(&mut burst, &[]), Ok(0));
+        assert_eq!((burst.len(), pool.in_use()), (6, 7), "all or none");
+        drop(burst);
+        assert_eq!(pool.in_use(), 0);
+    }
+
     fn a_pool_that_is_dropped_early_is_leaked() {
         let _eal = eal();
         let pool = pool();

@@ -21,7 +21,7 @@ impl<Q: Virtqueue> Device for Dequeue<Q> {
     #[inline(never)]
     fn device_burst(&mut self, packets: &mut Packets) -> usize {
         let ring = &mut self.0;
-        let segments = ring.take_singles(BURST as u16).unwrap();
+        let segments = ring.take_singles(BURST as u16, HEADER as u32..=u32::MAX).unwrap();
         let done = segments.len();
         for (segment, packet) in segments.iter().zip(packets) {
             segment.read(HEADER, &mut packet[..segment.len() - HEADER]);

@@ -127,7 +127,8 @@ impl Forwarded {
     }
 
     /// Takes chains of `sender`, with a header of `skip` bytes each, and copies their frames behind `header` into
-    /// buffers of `receiver`; of those that are easy, `most` at most. A function for each pair of formats: together they would be short of registers.
+    /// buffers of `receiver`; of those that are easy, `most` at most. A function for each pair of formats: together
+    /// they would be short of registers.
     #[inline(never)]
     fn forward<S: Virtqueue, R: Virtqueue>(
         &mut self,
@@ -162,13 +163,14 @@ impl Forwarded {
         header: &mut Header,
         limits: Limits,
     ) -> Result<(), Fault> {
-        let sent = sender.take_singles(limits.packets as u16).map_err(Fault::Sender)?;
+        let takes = skip + net::MIN_FRAME..=skip.saturating_add(limits.frame);
+        let sent = sender.take_singles(limits.packets as u16, takes).map_err(Fault::Sender)?;
         let (mut lens, mut wanted, mut cost) = ([0; SINGLES], 0, 0);
         for (len, segment) in lens.iter_mut().zip(sent) {
-            let frame = (segment.len() as u32).saturating_sub(skip);
-            if !limits.takes(frame) || cost >= limits.cost {
+            if cost >= limits.cost {
                 break;
             }
+            let frame = segment.len() as u32 - skip;
             *len = frame + header.len();
             cost += u64::from(frame);
             wanted += 1;

@@ -2,7 +2,7 @@
 
 use dpdk::burst::Burst;
 use dpdk::mbuf::Mbuf;
-use dpdk::mempool::{Fresh, Mempool};
+use dpdk::mempool::Mempool;
 use virtqueue::{Cursor, Segment, Violation, Virtqueue};
 
 use super::Limits;
@@ -66,8 +66,8 @@ impl Received {
         if over { 0 } else { limits.packets - self.chains() as usize }
     }
 
-    /// The chains of one piece: nearly all. If the guest may leave something to complete (`ASK`), up to the first that
-    /// it did so with.
+    /// The chains of one piece, with frames that are neither too short nor too long: nearly all. If the guest may
+    /// leave something to complete (`ASK`), up to the first that it did so with.
     #[inline(always)]
     fn take_singles<Q: Virtqueue, const ASK: bool>(
         &mut self,
@@ -77,46 +77,27 @@ impl Received {
         limits: Limits,
         pool: &Mempool,
     ) -> Result<(), Violation> {
-        let segments = ring.take_singles(limits.packets as u16)?;
-        if segments.is_empty() {
-            return Ok(());
-        }
-        let Ok(mut fresh) = pool.fresh(burst, segments.len()) else {
-            self.starved = true;
-            ring.return_singles(0);
-            return Ok(());
-        };
-        // In locals: this is the loop that counts.
-        let (mut done, mut bytes, mut filled) = (0, 0, 0);
-        let longest = limits.frame.saturating_sub(net::MIN_FRAME);
-        for segment in segments {
-            if ASK && Workbench::is_needed(segment) {
-                break;
+        let lens = header + net::MIN_FRAME..=header.saturating_add(limits.frame);
+        let segments = ring.take_singles(limits.packets as u16, lens)?;
+        let (mut bytes, mut starved) = (0, false);
+        let filled = pool.fill(burst, segments, |segment, mbuf| {
+            let Some(frame) = segment.len().checked_sub(header as usize) else { return false };
+            if bytes >= limits.cost || ASK && Workbench::is_needed(segment) {
+                return false;
             }
-            let frame = (segment.len() as u32).saturating_sub(header);
-            if frame.wrapping_sub(net::MIN_FRAME) > longest {
-                self.count_drop(frame);
-            } else if let Some(to) = fresh.add(frame) {
-                segment.read(header as usize, to);
-                filled += 1;
-            } else if fill_long(&mut fresh, segment, frame, header, pool) {
-                filled += 1;
-            } else {
-                self.starved = true;
-                break;
+            match mbuf.packet(frame) {
+                Ok(to) => _ = segment.read_end(to),
+                Err(mbuf) => starved = !fill_long(mbuf, frame as u32, header, segment, pool),
             }
-            done += 1;
-            bytes += u64::from(frame);
-            if bytes >= limits.cost {
-                break;
-            }
-        }
-        if ASK {
-            (filled, bytes) = (self.filled + filled, self.bytes + bytes);
-        }
-        (self.filled, self.bytes, self.cost) = (filled, bytes, if ASK { self.cost + bytes } else { bytes });
-        drop(fresh);
-        ring.return_singles(done);
+            bytes += if starved { 0 } else { frame as u64 };
+            !starved
+        });
+        self.starved = starved || filled.is_err();
+        let filled = filled.unwrap_or(0);
+        ring.return_singles(filled as u16);
+        self.filled += filled;
+        self.bytes += bytes;
+        self.cost += bytes;
         Ok(())
     }
 
@@ -188,8 +169,8 @@ fn fill(mbuf: &mut Mbuf, len: u32, header: u32, segments: &[Segment], pool: &Mem
 /// A frame that is longer than an mbuf.
 #[cold]
 #[inline(never)]
-fn fill_long(fresh: &mut Fresh<'_>, segment: &Segment, len: u32, header: u32, pool: &Mempool) -> bool {
-    fresh.add_with(|mbuf| fill(mbuf, len, header, std::slice::from_ref(segment), pool))
+fn fill_long(mbuf: &mut Mbuf, len: u32, header: u32, segment: &Segment, pool: &Mempool) -> bool {
+    fill(mbuf, len, header, std::slice::from_ref(segment), pool)
 }
 
 #[cold]

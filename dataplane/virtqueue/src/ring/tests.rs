@@ -121,7 +121,7 @@ impl Side {
     /// Takes chains of one piece, and returns `done` of them; how many there were.
     fn singles(&mut self, n: u16, done: u16) -> usize {
         let ring = self.ring.as_dyn();
-        let segments = ring.take_singles(n).unwrap();
+        let segments = ring.take_singles(n, 1..=u32::MAX).unwrap();
         let taken = segments.len();
         assert!(taken <= usize::from(n).min(64));
         for (segment, sent) in segments.iter().zip(&self.sent) {
