@@ -67,6 +67,15 @@ pub enum Owner {
     Parked,
 }
 
+/// What becomes of packets that arrived at a port before it was connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrived {
+    /// The port was opened just now: they wait for its guest.
+    Kept,
+    /// The port was nobody's for a while: they are late, dropped and counted.
+    Dropped,
+}
+
 /// All queues of all ports: those that nobody owns are kept here, of the others it is known who does.
 pub struct Control {
     workers: Arc<[Worker]>,
@@ -176,26 +185,37 @@ impl Control {
     }
 
     /// Connects a guest to another port, or to none. What is under way to or from the one before is handed on, or
-    /// dropped and counted; what arrived at the new one while it was nobody's is dropped and counted.
-    pub fn connect(&mut self, guest: &str, backend: Option<&str>) -> Result<(), BackendError> {
+    /// dropped and counted.
+    pub fn connect(
+        &mut self,
+        guest: &str,
+        backend: Option<&str>,
+        arrived: Arrived,
+    ) -> Result<(), BackendError> {
         self.check(guest, backend)?;
         if self.backend(guest) == backend {
             return Ok(());
         }
         self.disconnect(guest, DropReason::BackendChanged);
         if let Some(backend) = backend {
-            match self.ports.get_mut(backend) {
-                Some(Queues::Nic(pairs)) => pairs.iter_mut().for_each(NicPair::discard_arrived),
-                Some(Queues::Socket(pairs)) => pairs.iter_mut().for_each(|pair| {
-                    pair.discard();
-                }),
-                _ => {}
+            if arrived == Arrived::Dropped {
+                self.discard_arrived(backend);
             }
             let (guest, backend) = (guest.to_owned(), backend.to_owned());
             self.wires.push(Wire { guest, backend, lanes: Vec::new() });
             self.give_lanes(self.wires.len() - 1);
         }
         Ok(())
+    }
+
+    fn discard_arrived(&mut self, port: &str) {
+        match self.ports.get_mut(port) {
+            Some(Queues::Nic(pairs)) => pairs.iter_mut().for_each(NicPair::discard_arrived),
+            Some(Queues::Socket(pairs)) => pairs.iter_mut().for_each(|pair| {
+                pair.discard();
+            }),
+            _ => {}
+        }
     }
 
     fn check(&self, guest: &str, backend: Option<&str>) -> Result<(), BackendError> {

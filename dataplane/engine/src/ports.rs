@@ -14,7 +14,7 @@ use vhost_user::FrontendState;
 
 use crate::StartError;
 use crate::config::{GuestConfig, NicConfig, SocketConfig};
-use crate::control::{BackendError, Control};
+use crate::control::{Arrived, BackendError, Control};
 
 /// All ports.
 pub struct Ports {
@@ -207,10 +207,8 @@ impl Ports {
 
     /// Connects each guest to its configured backend.
     pub fn connect_all(&self) -> Result<(), BackendError> {
-        let backends = self.guests.iter().filter(|guest| guest.config.backend.is_some());
-        backends
-            .clone()
-            .try_for_each(|guest| self.set_backend(&guest.config.name, guest.config.backend.as_deref()))
+        let mut backends = self.guests.iter().filter(|guest| guest.config.backend.is_some());
+        backends.try_for_each(|guest| self.route(guest, guest.config.backend.as_deref(), Arrived::Kept))
     }
 
     /// Connects a guest to another port, or to none.
@@ -218,8 +216,13 @@ impl Ports {
         let Some(found) = self.guests.iter().find(|found| found.config.name == guest) else {
             return Err(BackendError::NoSuchGuest(guest.to_owned()));
         };
-        let mut route = found.route();
-        self.control().connect(guest, backend)?;
+        self.route(found, backend, Arrived::Dropped)
+    }
+
+    fn route(&self, guest: &Guest, backend: Option<&str>, arrived: Arrived) -> Result<(), BackendError> {
+        let mut route = guest.route();
+        let guest = &guest.config.name;
+        self.control().connect(guest, backend, arrived)?;
         *route = Route { wanted: backend.map(str::to_owned), up_since: None };
         tracing::info!(guest, backend = backend.unwrap_or("none"), "connected");
         Ok(())

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 
 use crate::StartError;
+use crate::control::Arrived;
 use crate::ports::{Guest, NicPort, Ports, SocketEntry};
 
 /// Time between two looks.
@@ -74,7 +75,7 @@ fn reroute(ports: &Ports, guest: &Guest) {
         true if held_long_enough => &wanted,
         _ => return,
     };
-    match ports.control().connect(name, Some(to)) {
+    match ports.control().connect(name, Some(to), Arrived::Dropped) {
         Ok(()) => {
             tracing::warn!(
                 guest = name,

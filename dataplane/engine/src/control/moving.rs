@@ -120,7 +120,8 @@ impl Rig {
     fn switch(&mut self, backend: usize) {
         let backend = backend % (self.nics.len() + 1);
         let name = format!("nic{backend}");
-        self.control.connect(VM, Some(name.as_str()).filter(|_| backend < self.nics.len())).unwrap();
+        let backend = Some(name.as_str()).filter(|_| backend < self.nics.len());
+        self.control.connect(VM, backend, Arrived::Dropped).unwrap();
         self.tell_losses();
     }
 
