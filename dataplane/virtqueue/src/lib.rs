@@ -12,6 +12,7 @@ mod memory;
 mod notify;
 mod offer;
 mod packed;
+mod prefetch;
 mod ring;
 mod segment;
 mod singles;

@@ -416,7 +416,7 @@ impl Virtqueue for PackedRing {
     fn take_singles(&mut self, most: u16, lens: RangeInclusive<u32>) -> Result<&[Segment], Violation> {
         let lens = (*lens.start()).max(1)..=*lens.end();
         self.find_singles::<0>(most.into(), |finder, desc| {
-            lens.contains(&desc.len) && finder.add(desc.id, desc.addr, desc.len)
+            lens.contains(&desc.len) && finder.add::<false>(desc.id, desc.addr, desc.len)
         });
         Ok(self.singles.segments())
     }
@@ -440,7 +440,7 @@ impl Virtqueue for PackedRing {
         let mut needs = lens.iter();
         self.find_singles::<WRITE>(lens.len(), |finder, desc| {
             let fits = needs.next().is_some_and(|need| desc.len >= (*need).max(1));
-            fits && finder.add(desc.id, desc.addr, desc.len)
+            fits && finder.add::<true>(desc.id, desc.addr, desc.len)
         });
         self.complete_singles(self.singles.count() as u16, lens.iter().copied());
         Ok(self.singles.segments())
@@ -562,6 +562,8 @@ fn look<const WAY: u16, const K: usize>(
             return k as u16;
         }
     }
+    // They are the next to be written, too.
+    descs.prefetch(at.slot);
     K as u16
 }
 

@@ -3,8 +3,8 @@
 
 #![allow(unsafe_code)] // ranges that were found mapped become segments here
 
-use crate::Segment;
 use crate::memory::{Translator, Window};
+use crate::{Segment, prefetch};
 
 /// As many as are taken or reserved together.
 pub(crate) const MOST: usize = 64;
@@ -69,9 +69,9 @@ impl Finder<'_> {
         self.count
     }
 
-    /// Adds a chain, of `len` > 0 bytes; `false` if they are not in one piece of memory.
+    /// Adds a chain, of `len` > 0 bytes, to be read or written; `false` if they are not in one piece of memory.
     #[inline(always)]
-    pub(crate) fn add(&mut self, id: u16, addr: u64, len: u32) -> bool {
+    pub(crate) fn add<const WRITE: bool>(&mut self, id: u16, addr: u64, len: u32) -> bool {
         let ptr = match self.window.at(addr, len) {
             Some(ptr) => ptr,
             None => match elsewhere(self.translator, addr, len) {
@@ -82,6 +82,11 @@ impl Finder<'_> {
                 None => return false,
             },
         };
+        if WRITE {
+            prefetch::write(ptr)
+        } else {
+            prefetch::read(ptr)
+        }
         // Never more than MOST, and the remainder tells the compiler so.
         let n = self.count % MOST;
         // SAFETY: the range was found mapped, and the translator keeps the memory table alive.

@@ -14,7 +14,7 @@ use crate::chain::{DESC_LEN, Latch, MAX_CHAIN, Pieces, add_len};
 use crate::offer::Offered;
 use crate::ring::area;
 use crate::singles::{self, Finder, Singles};
-use crate::{Call, Offer, RingConfig, Segment, SetupError, Taken, Token, Violation, Virtqueue};
+use crate::{Call, Offer, RingConfig, Segment, SetupError, Taken, Token, Violation, Virtqueue, prefetch};
 
 const NEXT: u16 = VRING_DESC_F_NEXT as u16;
 const WRITE: u16 = VRING_DESC_F_WRITE as u16;
@@ -138,6 +138,16 @@ impl Used {
         let entry = Word(u64::from(head) | u64::from(len) << 32);
         // SAFETY: the slot is masked to the ring's size; `Word` asks for no alignment.
         unsafe { self.at.cast::<u32>().add(slot).cast::<Word>().write_volatile(entry) }
+    }
+
+    /// Asks for the lines of `count` entries from `index` on: the guest has read them last.
+    #[inline(always)]
+    fn prefetch(&self, index: u16, count: u16) {
+        const ENTRIES: u16 = (prefetch::LINE / size_of::<Word>()) as u16;
+        for ahead in (0..count).step_by(ENTRIES.into()) {
+            let slot = usize::from(index.wrapping_add(ahead) & (self.size - 1));
+            prefetch::write_line(self.at.wrapping_add(2 + 4 * slot).cast());
+        }
     }
 
     /// Writes entries from `index` on: chains `heads` with their lengths.
@@ -360,6 +370,13 @@ impl SplitRing {
         finder.finish();
     }
 
+    /// Asks for as many used entries as are about to be written.
+    #[inline(always)]
+    fn prefetch_used(&self, count: u16) {
+        let count = if self.last.is_some() { count.min(1) } else { count };
+        self.used.prefetch(self.next_used, count);
+    }
+
     /// Enters the first `count` of the chains found as used, with as many bytes written to each as `lens` says.
     #[inline(always)]
     fn complete_singles(&mut self, count: u16, lens: impl Iterator<Item = u32>) {
@@ -478,9 +495,10 @@ impl Virtqueue for SplitRing {
     #[inline(always)]
     fn take_singles(&mut self, most: u16, lens: RangeInclusive<u32>) -> Result<&[Segment], Violation> {
         let most = self.available(most)?.min(most);
+        self.prefetch_used(most);
         let lens = (*lens.start()).max(1)..=*lens.end();
         self.find_singles::<0>(most, |finder, id, desc| {
-            lens.contains(&desc.len) && finder.add(id, desc.addr, desc.len)
+            lens.contains(&desc.len) && finder.add::<false>(id, desc.addr, desc.len)
         });
         self.next_avail = self.next_avail.wrapping_add(self.singles.count() as u16);
         Ok(self.singles.segments())
@@ -498,10 +516,11 @@ impl Virtqueue for SplitRing {
     #[inline(always)]
     fn reserve_singles(&mut self, lens: &[u32]) -> Result<&[Segment], Violation> {
         let most = self.available(lens.len() as u16)?.min(lens.len() as u16);
+        self.prefetch_used(most);
         let mut needs = lens.iter();
         self.find_singles::<WRITE>(most, |finder, id, desc| {
             let fits = needs.next().is_some_and(|need| desc.len >= (*need).max(1));
-            fits && finder.add(id, desc.addr, desc.len)
+            fits && finder.add::<true>(id, desc.addr, desc.len)
         });
         let count = self.singles.count() as u16;
         self.complete_singles(count, lens.iter().copied());

@@ -1,6 +1,7 @@
 //! What a packed ring looks like in guest memory, and the only places that touch it.
 #![allow(unsafe_code)] // the three areas are guest memory, reached through pointers checked at start
 
+use crate::prefetch;
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use virtio_bindings::virtio_ring::{
@@ -155,6 +156,12 @@ impl Descs {
         // SAFETY: the first half.
         let addr = unsafe { self.word(slot, 0).read_volatile() };
         Desc::new(addr, rest)
+    }
+
+    /// Asks for the line that a descriptor is in, to write to it.
+    #[inline(always)]
+    pub fn prefetch(&self, slot: u16) {
+        prefetch::write_line(self.word(slot, 0).cast());
     }
 
     /// How many descriptors, of at most `most`, the guest has made available one behind the other from `first` on.
