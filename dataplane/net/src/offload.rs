@@ -1,10 +1,15 @@
 //! What a virtio-net header asks for (virtio 1.2, 5.1.6).
 
-use virtio_bindings::virtio_net::{VIRTIO_NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_HDR_GSO_ECN};
+use virtio_bindings::virtio_net::{
+    VIRTIO_NET_HDR_F_DATA_VALID, VIRTIO_NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_HDR_GSO_ECN,
+    VIRTIO_NET_HDR_GSO_TCPV4, VIRTIO_NET_HDR_GSO_TCPV6,
+};
 
 use crate::Checksum;
+use crate::packet::{Network, Packet, Transport, word};
 
 pub(crate) const NEEDS_CSUM: u8 = VIRTIO_NET_HDR_F_NEEDS_CSUM as u8;
+pub(crate) const DATA_VALID: u8 = VIRTIO_NET_HDR_F_DATA_VALID as u8;
 pub(crate) const GSO_ECN: u8 = VIRTIO_NET_HDR_GSO_ECN as u8;
 
 /// The first ten bytes of a virtio-net header: those that say what is left to do with the frame.
@@ -29,6 +34,34 @@ pub struct Offload {
 impl Offload {
     /// Its length in bytes.
     pub const LEN: usize = 10;
+
+    /// Nothing is left to do, and the checksums were found right.
+    pub const VALID: Offload =
+        Offload { flags: DATA_VALID, gso_type: 0, hdr_len: 0, gso_size: 0, csum_start: 0, csum_offset: 0 };
+
+    /// What is left to do with a TCP or UDP frame whose checksum field holds the pseudo header's sum only. `front` is
+    /// the frame's first bytes, with all headers. `None` if it is no such frame. (UDP without a checksum has 0 in the
+    /// field, which no pseudo header comes to: nothing is left to do with that.)
+    pub fn partial(front: &[u8]) -> Option<Offload> {
+        let layers = Packet::parse(front)?.layers;
+        let csum_offset = layers.transport.checksum_offset();
+        let at = layers.l4() + usize::from(csum_offset);
+        if layers.transport == Transport::Udp && word(front, at) == Some(0) {
+            return Some(Offload::default());
+        }
+        Some(Offload { flags: NEEDS_CSUM, csum_start: layers.l4() as u16, csum_offset, ..Offload::default() })
+    }
+
+    /// The same of a frame that was made of TCP segments of `size` bytes each; `None` if it is not TCP.
+    pub fn coalesced(self, front: &[u8], size: u16) -> Option<Offload> {
+        let layers = Packet::parse(front)?.layers;
+        let gso_type = match (layers.transport, layers.network) {
+            (Transport::Udp, _) => return None,
+            (_, Network::V4) => VIRTIO_NET_HDR_GSO_TCPV4 as u8,
+            (_, Network::V6) => VIRTIO_NET_HDR_GSO_TCPV6 as u8,
+        };
+        Some(Offload { gso_type, gso_size: size, hdr_len: layers.header_len() as u16, ..self })
+    }
 
     /// Reads it: little endian, as every guest's we serve is.
     #[inline(always)]

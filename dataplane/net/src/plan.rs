@@ -2,15 +2,14 @@
 
 use thiserror::Error;
 use virtio_bindings::virtio_net::{
-    VIRTIO_NET_HDR_F_DATA_VALID, VIRTIO_NET_HDR_GSO_NONE, VIRTIO_NET_HDR_GSO_TCPV4, VIRTIO_NET_HDR_GSO_TCPV6,
-    VIRTIO_NET_HDR_GSO_UDP, VIRTIO_NET_HDR_GSO_UDP_L4,
+    VIRTIO_NET_HDR_GSO_NONE, VIRTIO_NET_HDR_GSO_TCPV4, VIRTIO_NET_HDR_GSO_TCPV6, VIRTIO_NET_HDR_GSO_UDP,
+    VIRTIO_NET_HDR_GSO_UDP_L4,
 };
 
-use crate::offload::{GSO_ECN, NEEDS_CSUM};
-use crate::packet::{Network, Packet, Transport, UDP_LEN, word};
+use crate::offload::{DATA_VALID, GSO_ECN, NEEDS_CSUM};
+use crate::packet::{IPV6_LEN, Network, Packet, Transport, UDP_LEN, word};
 use crate::{Checksum, Layers, Offload, SEGMENTS_MAX, Takes};
 
-const DATA_VALID: u8 = VIRTIO_NET_HDR_F_DATA_VALID as u8;
 const TCP_FLAGS_AT: usize = 13;
 const TCP_CWR: u8 = 0x80;
 /// No IP header is shorter, and Linux takes no lower one.
@@ -115,11 +114,14 @@ impl Cut {
     }
 }
 
-/// What a destination must take to complete the checksum. Behind a routing header it must not want to know what is
-/// summed: a NIC takes the destination for the one in the IP header.
+/// What a destination must take to complete the checksum. A NIC, or its driver (`rte_net_intel_cksum_prepare` of DPDK,
+/// for one), makes the pseudo header anew from the IP header right in front, so that this must say all there is in it.
+/// It does not with IPv6 extension headers: the protocol is another one there, the length counts them too, and behind a
+/// routing header the destination is not the last. Nor without a length. These must not want to know what is summed.
 fn csum_of(packet: &Packet) -> Takes {
+    let extended = packet.layers.network == Network::V6 && usize::from(packet.layers.l3_len) != IPV6_LEN;
     match packet.layers.transport {
-        _ if packet.routed => Takes::ANY_CSUM,
+        _ if extended || packet.ip_len == 0 => Takes::ANY_CSUM,
         Transport::Tcp => Takes::TCP_CSUM,
         Transport::Udp => Takes::UDP_CSUM,
     }
@@ -241,7 +243,7 @@ impl Offload {
         }
         let usual = |packet: &Packet| {
             self.is_checksum_of(&packet.layers)
-                && !packet.routed
+                && csum_of(packet) != Takes::ANY_CSUM
                 && usize::from(packet.layers.l2_len) + packet.ip_len <= frame_len
                 && packet.ip_len >= usize::from(packet.layers.l3_len + packet.layers.l4_len)
         };

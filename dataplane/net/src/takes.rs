@@ -18,11 +18,12 @@ pub struct Takes(u16);
 impl Takes {
     /// Nothing: every frame must be complete.
     pub const NOTHING: Takes = Takes(0);
-    /// A checksum of TCP over IP, behind any VLAN tags and IPv6 extension headers.
+    /// A checksum of TCP over IP, behind any VLAN tags, but not behind IPv6 extension headers: what a NIC does.
     pub const TCP_CSUM: Takes = Takes(1 << 0);
     /// The same of UDP.
     pub const UDP_CSUM: Takes = Takes(1 << 1);
-    /// A checksum anywhere in the frame, by `csum_start` and `csum_offset` alone: within a tunnel, say.
+    /// A checksum anywhere in the frame, by `csum_start` and `csum_offset` alone: within a tunnel, behind extension
+    /// headers.
     pub const ANY_CSUM: Takes = Takes(1 << 2);
     /// The word that all checksums were found right (VIRTIO_NET_HDR_F_DATA_VALID).
     pub const DATA_VALID: Takes = Takes(1 << 3);

@@ -244,21 +244,28 @@ fn too_many_datagrams_are_cut_for_everybody() {
 #[test]
 fn a_checksum_elsewhere_is_not_the_nics() {
     let nic = Takes::TCP_CSUM | Takes::UDP_CSUM;
-    let shape = tcp(v6(&[(0, 0), (60, 1)]));
+    let shape = tcp(v6(&[]));
     let frame = shape.partial();
     let usual = shape.offload(0, 0);
     let plan = check(usual, &frame).unwrap();
     let layers = plan.layers().expect("TCP");
-    assert_eq!((layers.l2_len, layers.l3_len, layers.l4_len), (14, 64, 32));
+    assert_eq!((layers.l2_len, layers.l3_len, layers.l4_len), (14, 40, 32));
     assert!(matches!(decide(&plan, nic), Action::PassOn(_)));
-    // Behind a routing header, a NIC would sum the wrong destination.
-    let routed = tcp(v6(&[(43, 2)]));
-    let decided =
-        |gso_type, takes| decide(&check(routed.offload(gso_type, 1000), &routed.partial()).unwrap(), takes);
-    assert!(matches!(decided(0, nic), Action::Checksum(_)));
-    assert_eq!(check(routed.offload(0, 0), &routed.partial()).unwrap().layers(), None);
-    assert!(matches!(decided(TCPV6, nic | Takes::TSO6), Action::Segment { partial: false }));
-    assert!(matches!(decided(TCPV6, Takes::ALL), Action::PassOn(_)));
+    // Behind extension headers, a NIC would sum another protocol, another length, or even another destination.
+    for extension in [0, 60, 43] {
+        let extended = tcp(v6(&[(extension, 2)]));
+        let plan = |gso_type| check(extended.offload(gso_type, 1000), &extended.partial()).unwrap();
+        let decided = |gso_type, takes| decide(&plan(gso_type), takes);
+        assert!(matches!(decided(0, nic), Action::Checksum(_)));
+        assert_eq!(plan(0).layers(), None);
+        assert!(matches!(decided(TCPV6, nic | Takes::TSO6), Action::Segment { partial: false }));
+        assert!(matches!(decided(TCPV6, Takes::ALL), Action::PassOn(_)));
+    }
+    // So it would where the IP header leaves the length open.
+    let mut open = frame.clone();
+    put(&mut open, 18, 0);
+    let plan = check(shape.offload(TCPV6, 1000), &open).unwrap();
+    assert!(matches!(decide(&plan, nic | Takes::TSO6), Action::Segment { partial: false }));
     // A tunnel's inner packet; an IP header that says the packet is longer than the frame.
     let inner = Offload { csum_start: usual.csum_start + 40, ..usual };
     let mut cut = frame.clone();
