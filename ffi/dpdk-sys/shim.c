@@ -89,11 +89,14 @@ int rw_eth_info(uint16_t port, struct rw_dev_info *out)
 		.tx_offload_capa = info.tx_offload_capa,
 		.rss_offloads = info.flow_type_rss_offloads,
 		.max_rx_pktlen = info.max_rx_pktlen,
+		.max_lro_pkt_size = info.max_lro_pkt_size,
 		.min_mtu = info.min_mtu,
 		.max_mtu = info.max_mtu,
 		.max_rx_queues = info.max_rx_queues,
 		.max_tx_queues = info.max_tx_queues,
 		.reta_size = info.reta_size,
+		.tx_seg_max = info.tx_desc_lim.nb_seg_max,
+		.tx_mtu_seg_max = info.tx_desc_lim.nb_mtu_seg_max,
 		.rx_desc = limits(&info.rx_desc_lim, info.default_rxportconf.ring_size),
 		.tx_desc = limits(&info.tx_desc_lim, info.default_txportconf.ring_size),
 	};
@@ -119,6 +122,7 @@ int rw_eth_configure(uint16_t port, const struct rw_port_conf *conf)
 
 	eth.rxmode.mtu = conf->mtu;
 	eth.rxmode.offloads = conf->rx_offloads;
+	eth.rxmode.max_lro_pkt_size = conf->max_lro_pkt_size;
 	eth.txmode.offloads = conf->tx_offloads;
 	eth.intr_conf.rxq = conf->rx_interrupts;
 	if (conf->rss_hash != 0) {

@@ -17,6 +17,7 @@
 #include <rte_lcore.h>
 #include <rte_mbuf.h>
 #include <rte_mempool.h>
+#include <rte_version.h>
 
 /* Byte offsets into struct rte_mbuf. */
 enum rw_mbuf_offset {
@@ -34,6 +35,11 @@ enum rw_mbuf_offset {
 	RW_MBUF_NEXT = offsetof(struct rte_mbuf, next),
 	RW_MBUF_TX_OFFLOAD = offsetof(struct rte_mbuf, tx_offload),
 	RW_MBUF_PACKET_TYPE = offsetof(struct rte_mbuf, packet_type),
+};
+
+/* DPDK's release, such as 2211 for 22.11. */
+enum rw_version {
+	RW_DPDK_RELEASE = RTE_VER_YEAR * 100 + RTE_VER_MONTH,
 };
 
 /* Bit positions inside rte_mbuf.tx_offload. */
@@ -63,6 +69,7 @@ static const uint64_t RW_RX_OFFLOAD_RSS_HASH = RTE_ETH_RX_OFFLOAD_RSS_HASH;
 static const uint64_t RW_RX_OFFLOAD_IPV4_CKSUM = RTE_ETH_RX_OFFLOAD_IPV4_CKSUM;
 static const uint64_t RW_RX_OFFLOAD_UDP_CKSUM = RTE_ETH_RX_OFFLOAD_UDP_CKSUM;
 static const uint64_t RW_RX_OFFLOAD_TCP_CKSUM = RTE_ETH_RX_OFFLOAD_TCP_CKSUM;
+static const uint64_t RW_RX_OFFLOAD_TCP_LRO = RTE_ETH_RX_OFFLOAD_TCP_LRO;
 static const uint64_t RW_TX_OFFLOAD_MULTI_SEGS = RTE_ETH_TX_OFFLOAD_MULTI_SEGS;
 static const uint64_t RW_TX_OFFLOAD_IPV4_CKSUM = RTE_ETH_TX_OFFLOAD_IPV4_CKSUM;
 static const uint64_t RW_TX_OFFLOAD_UDP_CKSUM = RTE_ETH_TX_OFFLOAD_UDP_CKSUM;
@@ -79,6 +86,8 @@ static const uint64_t RW_MBUF_F_TX_TCP_SEG = RTE_MBUF_F_TX_TCP_SEG;
 static const uint64_t RW_MBUF_F_RX_L4_CKSUM_MASK = RTE_MBUF_F_RX_L4_CKSUM_MASK;
 static const uint64_t RW_MBUF_F_RX_L4_CKSUM_GOOD = RTE_MBUF_F_RX_L4_CKSUM_GOOD;
 static const uint64_t RW_MBUF_F_RX_L4_CKSUM_BAD = RTE_MBUF_F_RX_L4_CKSUM_BAD;
+static const uint64_t RW_MBUF_F_RX_L4_CKSUM_NONE = RTE_MBUF_F_RX_L4_CKSUM_NONE;
+static const uint64_t RW_MBUF_F_RX_LRO = RTE_MBUF_F_RX_LRO;
 
 /* The part of struct rte_eth_dev_info that is used. */
 struct rw_desc_limits {
@@ -94,11 +103,14 @@ struct rw_dev_info {
 	uint64_t tx_offload_capa;
 	uint64_t rss_offloads;
 	uint32_t max_rx_pktlen;
+	uint32_t max_lro_pkt_size; /* 0: the driver does not say */
 	uint16_t min_mtu;
 	uint16_t max_mtu;
 	uint16_t max_rx_queues;
 	uint16_t max_tx_queues;
 	uint16_t reta_size;
+	uint16_t tx_seg_max;     /* segments of a packet that the NIC cuts; 0: no limit */
+	uint16_t tx_mtu_seg_max; /* segments of one that it does not, and of each it cuts one into; 0: no limit */
 	struct rw_desc_limits rx_desc;
 	struct rw_desc_limits tx_desc;
 };
@@ -113,6 +125,7 @@ struct rw_port_conf {
 	uint64_t rx_offloads;
 	uint64_t tx_offloads;
 	uint64_t rss_hash; /* 0: no RSS */
+	uint32_t max_lro_pkt_size; /* of rw_dev_info */
 	uint16_t queue_pairs;
 	uint16_t mtu;
 	bool rx_interrupts;

@@ -15,5 +15,8 @@ pub mod ethdev;
 pub mod mbuf;
 pub mod mempool;
 
+/// The release of DPDK that this was built with, such as 2211 for 22.11.
+pub const RELEASE: u32 = dpdk_sys::RW_DPDK_RELEASE;
+
 /// The most mbufs a [`burst::Burst`] holds.
 pub const BURST_MAX: usize = 64;

@@ -60,8 +60,9 @@ pub struct TxOffload {
 pub mod flags {
     pub use dpdk_sys::{
         RW_MBUF_F_RX_L4_CKSUM_BAD as RX_L4_CKSUM_BAD, RW_MBUF_F_RX_L4_CKSUM_GOOD as RX_L4_CKSUM_GOOD,
-        RW_MBUF_F_RX_L4_CKSUM_MASK as RX_L4_CKSUM_MASK, RW_MBUF_F_TX_IP_CKSUM as TX_IP_CKSUM,
-        RW_MBUF_F_TX_IPV4 as TX_IPV4, RW_MBUF_F_TX_IPV6 as TX_IPV6, RW_MBUF_F_TX_TCP_CKSUM as TX_TCP_CKSUM,
+        RW_MBUF_F_RX_L4_CKSUM_MASK as RX_L4_CKSUM_MASK, RW_MBUF_F_RX_L4_CKSUM_NONE as RX_L4_CKSUM_NONE,
+        RW_MBUF_F_RX_LRO as RX_LRO, RW_MBUF_F_TX_IP_CKSUM as TX_IP_CKSUM, RW_MBUF_F_TX_IPV4 as TX_IPV4,
+        RW_MBUF_F_TX_IPV6 as TX_IPV6, RW_MBUF_F_TX_TCP_CKSUM as TX_TCP_CKSUM,
         RW_MBUF_F_TX_TCP_SEG as TX_TCP_SEG, RW_MBUF_F_TX_UDP_CKSUM as TX_UDP_CKSUM,
     };
 }
@@ -187,6 +188,19 @@ impl Mbuf {
             | u64::from(offload.l4_len) << dpdk_sys::RW_TX_L4_LEN_SHIFT
             | u64::from(offload.tso_segsz) << dpdk_sys::RW_TX_TSO_SEGSZ_SHIFT;
         self.set(RW_MBUF_TX_OFFLOAD, word);
+    }
+
+    /// Where the headers are, as was said last. Of a received packet with [`flags::RX_LRO`], which the NIC made of
+    /// several, `tso_segsz` says how many bytes of payload each of these had.
+    #[inline(always)]
+    pub fn tx_offload(&self) -> TxOffload {
+        let word: u64 = self.get(RW_MBUF_TX_OFFLOAD);
+        TxOffload {
+            l2_len: (word >> dpdk_sys::RW_TX_L2_LEN_SHIFT) as u8 & 0x7f,
+            l3_len: (word >> dpdk_sys::RW_TX_L3_LEN_SHIFT) as u16 & 0x1ff,
+            l4_len: (word >> dpdk_sys::RW_TX_L4_LEN_SHIFT) as u8,
+            tso_segsz: (word >> dpdk_sys::RW_TX_TSO_SEGSZ_SHIFT) as u16,
+        }
     }
 
     /// Where the first segment's data starts: valid for `data_len() + tailroom()` bytes.

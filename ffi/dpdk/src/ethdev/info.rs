@@ -12,9 +12,10 @@ pub mod offload {
     pub use dpdk_sys::{
         RW_RX_OFFLOAD_IPV4_CKSUM as RX_IPV4_CKSUM, RW_RX_OFFLOAD_RSS_HASH as RX_RSS_HASH,
         RW_RX_OFFLOAD_SCATTER as RX_SCATTER, RW_RX_OFFLOAD_TCP_CKSUM as RX_TCP_CKSUM,
-        RW_RX_OFFLOAD_UDP_CKSUM as RX_UDP_CKSUM, RW_TX_OFFLOAD_IPV4_CKSUM as TX_IPV4_CKSUM,
-        RW_TX_OFFLOAD_MULTI_SEGS as TX_MULTI_SEGS, RW_TX_OFFLOAD_TCP_CKSUM as TX_TCP_CKSUM,
-        RW_TX_OFFLOAD_TCP_TSO as TX_TCP_TSO, RW_TX_OFFLOAD_UDP_CKSUM as TX_UDP_CKSUM,
+        RW_RX_OFFLOAD_TCP_LRO as RX_TCP_LRO, RW_RX_OFFLOAD_UDP_CKSUM as RX_UDP_CKSUM,
+        RW_TX_OFFLOAD_IPV4_CKSUM as TX_IPV4_CKSUM, RW_TX_OFFLOAD_MULTI_SEGS as TX_MULTI_SEGS,
+        RW_TX_OFFLOAD_TCP_CKSUM as TX_TCP_CKSUM, RW_TX_OFFLOAD_TCP_TSO as TX_TCP_TSO,
+        RW_TX_OFFLOAD_UDP_CKSUM as TX_UDP_CKSUM,
     };
 }
 
@@ -62,10 +63,16 @@ pub struct DeviceInfo {
     pub max_mtu: u16,
     /// Largest frame received, in bytes with header and CRC; 2^32-1 for no limit.
     pub max_rx_pktlen: u32,
+    /// Largest packet that it makes of several it received, in bytes; 0 where the driver does not say.
+    pub max_lro_pkt_size: u32,
     /// Receive offloads, see [`offload`].
     pub rx_offload_capa: u64,
     /// Transmit offloads, see [`offload`].
     pub tx_offload_capa: u64,
+    /// The most segments of a packet which the NIC is to cut.
+    pub tx_seg_max: u16,
+    /// The most segments of a packet which it is not to cut, and of each that it cuts one into.
+    pub tx_mtu_seg_max: u16,
     /// Entries of the RSS redirection table, or 0.
     pub reta_size: u16,
     /// RSS hash functions as DPDK's `RTE_ETH_RSS_*` bits, or 0.
@@ -96,8 +103,11 @@ impl DeviceInfo {
             min_mtu: raw.min_mtu,
             max_mtu: raw.max_mtu,
             max_rx_pktlen: raw.max_rx_pktlen,
+            max_lro_pkt_size: raw.max_lro_pkt_size,
             rx_offload_capa: raw.rx_offload_capa,
             tx_offload_capa: raw.tx_offload_capa,
+            tx_seg_max: limit(raw.tx_seg_max),
+            tx_mtu_seg_max: limit(raw.tx_mtu_seg_max),
             reta_size: raw.reta_size,
             flow_type_rss_offloads: raw.rss_offloads,
             socket,
@@ -135,6 +145,11 @@ impl DeviceInfo {
         let max = self.max_mtu.min(u16::try_from(by_frame).unwrap_or(u16::MAX));
         mtu.min(max).max(self.min_mtu)
     }
+}
+
+/// A limit that a driver may leave out.
+fn limit(raw: u16) -> u16 {
+    if raw == 0 { u16::MAX } else { raw }
 }
 
 impl From<dpdk_sys::rw_desc_limits> for DescriptorLimits {
@@ -195,8 +210,11 @@ mod tests {
             min_mtu,
             max_mtu,
             max_rx_pktlen,
+            max_lro_pkt_size: 0,
             rx_offload_capa: 0,
             tx_offload_capa: 0,
+            tx_seg_max: u16::MAX,
+            tx_mtu_seg_max: u16::MAX,
             reta_size: 0,
             flow_type_rss_offloads: 0,
             socket: -1,

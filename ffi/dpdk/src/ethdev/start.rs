@@ -108,7 +108,9 @@ impl Device {
 
         // Scattering costs many drivers their vector path: only if a frame may not fit one mbuf.
         let frame = u32::from(mtu) + info.frame_overhead();
-        let scatter = if frame > u32::from(config.pool.data_room()) { offload::RX_SCATTER } else { 0 };
+        let coalesces = self.rx_offloads & offload::RX_TCP_LRO != 0;
+        let long = coalesces || frame > u32::from(config.pool.data_room());
+        let scatter = if long { offload::RX_SCATTER } else { 0 };
         // Never MBUF_FAST_FREE: it promises that all mbufs of a queue are single segments from one
         // mempool, while chains are sent here, and packets received into other ports' pools.
         rw_port_conf {
@@ -118,6 +120,7 @@ impl Device {
                 1 => 0,
                 _ => info.flow_type_rss_offloads & dpdk_sys::RW_RSS_IP_TCP_UDP,
             },
+            max_lro_pkt_size: info.max_lro_pkt_size,
             queue_pairs: config.queue_pairs,
             mtu,
             rx_interrupts: config.rx_interrupts,
