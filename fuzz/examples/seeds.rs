@@ -24,6 +24,7 @@ device = "0000:03:00.0"
 queues = 4
 mtu = 9000
 promiscuous = false
+lro = true
 [[guest]]
 name = "vm1"
 socket = "/run/ringwire/vm1.sock"

@@ -186,6 +186,7 @@ fn status() -> Status {
         link_up: true,
         link_speed_mbps: 10000,
         promiscuous: true,
+        offloads: vec!["TX_TCP_CKSUM".into()],
         device_stats: BTreeMap::from([("imissed".into(), 5)]),
         xstats: BTreeMap::new(),
     };

@@ -50,6 +50,8 @@ pub struct NicConfig {
     /// Whether to take frames for other addresses than the device's own. A guest has its own address,
     /// so this is the default.
     pub promiscuous: bool,
+    /// Whether it is to make one packet of many TCP segments that it receives, if it can (LRO).
+    pub lro: bool,
 }
 
 /// A tap, macvtap or raw socket: a kernel interface.

@@ -375,6 +375,10 @@ impl Control {
         let guests = self.take_complete_pairs(&guest);
         let lanes: Vec<(Vec<GuestPair>, Far)> = match self.ports.get_mut(&backend) {
             Some(Queues::Nic(pairs)) if !guests.is_empty() || pairs.iter().any(NicPair::holds_unsent) => {
+                let host = self.punts.contains_key(&guest);
+                if let Some(first) = guests.first() {
+                    pairs.iter_mut().for_each(|pair| pair.set_guest(first.features(), host));
+                }
                 lay_out(guests, std::mem::take(pairs), Far::Nic)
             }
             Some(Queues::Socket(pairs)) if !guests.is_empty() => {

@@ -206,6 +206,9 @@ fn guest_to_nic(guest: &mut GuestPair, nic: &mut NicPair, punt: Option<&PuntEnd>
             // All of it is new: whatever was held before is gone.
             end.punt.divert(&mut tx.held, guest);
         }
+        if tx.held.unprepared {
+            guest.count_drops(DropReason::OffloadRefused, nic.prepare());
+        }
         packets += burst.packets;
         cost += burst.cost;
         nic.flush();
@@ -246,6 +249,7 @@ fn nics_to_guests(nics: &mut [NicPair], guests: &mut [GuestPair]) -> bool {
 #[inline(always)]
 fn nic_to_guest(nic: &mut NicPair, guest: &mut GuestPair) -> bool {
     let (mut packets, mut cost) = (0, 0);
+    let judges = nic.rx.judges();
     while packets < TURN_PACKETS && cost < TURN_COST {
         let received = if nic.rx.held.is_empty() {
             let room = guest.room(BURST_MAX as u16);
@@ -256,7 +260,12 @@ fn nic_to_guest(nic: &mut NicPair, guest: &mut GuestPair) -> bool {
         if nic.rx.held.is_empty() {
             break;
         }
-        let sent = guest.send(&mut nic.rx.held, &nic.counters, TURN_COST - cost);
+        let (held, budget) = (&mut nic.rx.held, TURN_COST - cost);
+        let sent = if judges {
+            guest.send_judged(held, &nic.counters, budget)
+        } else {
+            guest.send(held, &nic.counters, budget)
+        };
         nic.show_held();
         packets += received.max(sent.packets);
         cost += sent.cost;
@@ -297,7 +306,7 @@ fn settle_nics(nics: &mut [NicPair], guests: &mut [GuestPair], until: Instant) {
     loop {
         let unsent = nics.iter_mut().fold(false, |unsent, nic| unsent | (!nic.flush() && nic.link_up()));
         let moved = received(nics) < most && nics_to_guests(nics, guests);
-        let undelivered = !guests.is_empty() && nics.iter().any(|nic| !nic.rx.held.is_empty());
+        let undelivered = !guests.is_empty() && nics.iter().any(|nic| nic.rx.waiting() > 0);
         if !(unsent || moved || undelivered) || Instant::now() > until {
             return;
         }

@@ -112,6 +112,7 @@ impl Ports {
             mtu: config.mtu,
             promiscuous: config.promiscuous,
             interrupts,
+            lro: config.lro,
         })?;
         tracing::info!(
             nic = config.name,
@@ -119,6 +120,7 @@ impl Ports {
             queues = config.queues,
             mtu = nic.port.mtu(),
             link = if nic.link_up() { "up" } else { "down" },
+            offloads = nic.offloads().join(" "),
             "nic opened"
         );
         self.control().add_nic(&config.name, pairs);

@@ -105,6 +105,7 @@ fn nic_part(config: &NicConfig, nic: &Nic, link: dpdk::ethdev::Link) -> snapshot
         link_up: link.up,
         link_speed_mbps: link.speed_mbps,
         promiscuous: nic.port.promiscuous(),
+        offloads: nic.offloads().into_iter().map(str::to_owned).collect(),
         device_stats: nic.port.stats(),
         xstats: nic.port.xstats(),
     }

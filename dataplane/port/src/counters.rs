@@ -21,8 +21,11 @@ pub enum DropReason {
     BackendChanged,
     /// Arrived while the port was no guest's backend.
     NotConnected,
-    /// Its virtio-net header asks for a checksum or a segmentation that the frame does not allow.
+    /// Its virtio-net header, or the NIC it came from, asks for a checksum or a segmentation that the frame does not
+    /// allow.
     BadOffload,
+    /// The NIC's driver refused to do with it what the guest left to be done.
+    OffloadRefused,
     /// The kernel refused to send it: too long for the interface, or no such destination.
     SocketError,
     /// The queue of the exception path was full.
@@ -31,7 +34,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// All reasons.
-    pub const ALL: [DropReason; 9] = [
+    pub const ALL: [DropReason; 10] = [
         DropReason::Runt,
         DropReason::Oversize,
         DropReason::GuestBufferTooSmall,
@@ -39,6 +42,7 @@ impl DropReason {
         DropReason::BackendChanged,
         DropReason::NotConnected,
         DropReason::BadOffload,
+        DropReason::OffloadRefused,
         DropReason::SocketError,
         DropReason::PuntFull,
     ];
@@ -53,6 +57,7 @@ impl DropReason {
             DropReason::BackendChanged => "backend_changed",
             DropReason::NotConnected => "not_connected",
             DropReason::BadOffload => "bad_offload",
+            DropReason::OffloadRefused => "offload_refused",
             DropReason::SocketError => "socket_error",
             DropReason::PuntFull => "punt_full",
         }

@@ -237,13 +237,29 @@ impl GuestPair {
     /// `origin`, the counters of the port they came from.
     #[inline]
     pub fn send(&mut self, burst: &mut Burst, origin: &PairCounters, budget: u64) -> Moved {
+        self.send_burst::<false>(burst, origin, budget)
+    }
+
+    /// The same from a NIC that says something about the packets: the guest hears it.
+    #[inline(never)]
+    pub fn send_judged(&mut self, burst: &mut Burst, origin: &PairCounters, budget: u64) -> Moved {
+        self.send_burst::<true>(burst, origin, budget)
+    }
+
+    #[inline(always)]
+    fn send_burst<const JUDGED: bool>(
+        &mut self,
+        burst: &mut Burst,
+        origin: &PairCounters,
+        budget: u64,
+    ) -> Moved {
         if self.to.is_short() {
             return Moved::default();
         }
         let mut sent = Sent::default();
         let Side { ring, header, counters, short, .. } = &mut self.to;
         let outcome = with_ring!(ring, ring => {
-            let outcome = sent.send(ring, header, burst, budget);
+            let outcome = sent.send::<_, JUDGED>(ring, header, burst, budget);
             counters.published(sent.chains, ring.publish());
             outcome
         });

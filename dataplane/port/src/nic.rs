@@ -7,10 +7,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use dpdk::burst::Burst;
 use dpdk::ethdev::{self, Device, DeviceConfig, DeviceError, RxQueue, TxQueue};
 use dpdk::mempool::{Mempool, MempoolError};
+use net::Takes;
 
 use crate::counters::{DropReason, PairCounters, Shared, shared};
 use crate::guest::Moved;
 use crate::outbox::Outbox;
+
+mod judge;
+mod offloads;
+
+pub(crate) use judge::said;
+pub(crate) use offloads::{Sending, Verdicts};
+
+use judge::Judge;
 
 /// Descriptors asked for per NIC queue; drivers round to what they can.
 const DESCRIPTORS: u16 = 1024;
@@ -64,6 +73,8 @@ pub struct NicOptions<'a> {
     pub promiscuous: bool,
     /// Whether the NIC is to interrupt when asked to, if it can.
     pub interrupts: bool,
+    /// Whether it is to make one packet of many TCP segments, if it can (LRO).
+    pub lro: bool,
 }
 
 /// A NIC that cannot be opened.
@@ -117,6 +128,9 @@ pub struct NicRx {
     queue: RxQueue,
     /// Packets received that the guest has had no room for yet.
     pub held: Burst,
+    /// Where the NIC says something about them that matters to the guest.
+    judge: Option<Box<Judge>>,
+    verdicts: Option<Verdicts>,
 }
 
 /// The sending half of a queue pair.
@@ -126,6 +140,8 @@ pub struct NicTx {
     pub held: Outbox,
     /// Longest frame the NIC sends, in bytes.
     pub max_frame: u32,
+    /// What can be left to the NIC.
+    takes: Takes,
     link_up: Arc<AtomicBool>,
 }
 
@@ -134,7 +150,8 @@ impl Nic {
     pub fn open(options: &NicOptions) -> Result<(Nic, Vec<NicPair>), NicError> {
         let name = || options.name.to_owned();
         let device_error = |source| NicError::Device { name: name(), source };
-        let device = Device::probe(options.device).map_err(device_error)?;
+        let mut device = Device::probe(options.device).map_err(device_error)?;
+        offloads::request(&mut device, options.lro);
         let info = device.info();
         let room = if device.supports_multi_seg_tx() { SEGMENT } else { whole_frame(options.mtu) };
         let pool = Mempool::new(options.name, mbufs(options.queues), room, CACHE, info.socket)
@@ -152,15 +169,28 @@ impl Nic {
         let max_frame = u32::from(started.port.mtu()) + net::FRAME_OVERHEAD;
         let link_up = Arc::new(AtomicBool::new(started.port.link().up));
         let counters: Vec<Shared<PairCounters>> = started.rx.iter().map(|_| shared()).collect();
+        let sending = Sending::of(&started.port, pool.data_room());
+        let verdicts = Verdicts::of(&started.port);
         let queues = started.rx.into_iter().zip(started.tx).zip(&counters);
         let pairs = (0..).zip(queues).map(|(index, ((rx, tx), counters))| NicPair {
             index,
-            rx: NicRx { queue: rx, held: Burst::new() },
-            tx: NicTx { queue: tx, held: Outbox::new(pool.clone()), max_frame, link_up: link_up.clone() },
+            rx: NicRx { queue: rx, held: Burst::new(), judge: None, verdicts },
+            tx: NicTx {
+                queue: tx,
+                held: Outbox::new(pool.clone(), sending),
+                max_frame,
+                takes: sending.takes,
+                link_up: link_up.clone(),
+            },
             counters: counters.clone(),
         });
         let pairs = pairs.collect();
         Ok((Nic { port: started.port, pool, max_frame, counters, link_up }, pairs))
+    }
+
+    /// The offloads in force, by DPDK's names.
+    pub fn offloads(&self) -> Vec<&'static str> {
+        offloads::names(&self.port)
     }
 
     /// Looks at the link again; while it is down, nothing is sent and guests are held back. Returns
@@ -177,9 +207,26 @@ impl Nic {
 }
 
 impl NicPair {
+    /// Says what the guest acknowledged that the pair is for from now on. Whether some of what it sends goes to the
+    /// `host`: that must be complete.
+    pub fn set_guest(&mut self, features: u64, host: bool) {
+        let NicTx { held, takes, .. } = &mut self.tx;
+        held.sending.takes = if host { Takes::NOTHING } else { *takes };
+        let (rx, takes) = (&mut self.rx, Takes::to_guest(features));
+        let waiting = rx.waiting() > 0;
+        if rx.judge.is_none() || !waiting {
+            rx.judge = rx.verdicts.and_then(|verdicts| Judge::new(verdicts, takes, &held.pool)).map(Box::new);
+        }
+        // What waits was received for another guest, or for none.
+        rx.judge.iter_mut().for_each(|judge| judge.retake(&mut rx.held, takes));
+    }
+
     /// Receives up to `max` packets behind those held.
     #[inline(always)]
     pub fn receive(&mut self, max: usize) -> Moved {
+        if self.rx.judge.is_some() {
+            return self.receive_judged(max);
+        }
         let held = &mut self.rx.held;
         let first = held.len();
         let packets = self.rx.queue.receive(held, max) as u64;
@@ -189,6 +236,27 @@ impl NicPair {
         let bytes = held.as_slice()[first..].iter().map(|mbuf| u64::from(mbuf.pkt_len())).sum();
         self.counters.rx.add(packets, bytes);
         Moved { packets, bytes, cost: bytes }
+    }
+
+    /// The same from a NIC that says something about them.
+    #[inline(never)]
+    fn receive_judged(&mut self, max: usize) -> Moved {
+        let NicRx { queue, held, judge, .. } = &mut self.rx;
+        let Some(judge) = judge else { return Moved::default() };
+        let judged = judge.receive(queue, held, max);
+        self.counters.rx.add(judged.packets, judged.bytes);
+        if judged.bad > 0 {
+            self.counters.dropped(DropReason::BadOffload, judged.bad);
+        }
+        Moved { packets: judged.ready, bytes: judged.bytes, cost: judged.bytes }
+    }
+
+    /// Lets the driver see what is left to it of the packets that came last, before they are sent. How many it refuses:
+    /// they are gone, to be counted where they came from.
+    #[cold]
+    pub fn prepare(&mut self) -> u64 {
+        let NicTx { queue, held, .. } = &mut self.tx;
+        held.prepare(queue)
     }
 
     /// Sends what is held, as far as the NIC takes it; the rest stays, in order. Whether all is gone.
@@ -238,8 +306,9 @@ impl NicPair {
 
     /// Drops what was received and is still held.
     pub fn drop_received(&mut self, reason: DropReason) {
-        self.counters.dropped(reason, self.rx.held.len() as u64);
+        self.counters.dropped(reason, self.rx.waiting() as u64);
         self.rx.held.clear();
+        self.rx.judge.iter_mut().for_each(|judge| judge.clear());
         self.show_held();
     }
 
@@ -254,7 +323,7 @@ impl NicPair {
     /// Throws away what has arrived while nobody took it: it is late for whoever comes now.
     pub fn discard_arrived(&mut self) {
         let mut bursts = 0;
-        while bursts < STALE_BURSTS && self.receive(dpdk::BURST_MAX).packets > 0 {
+        while bursts < STALE_BURSTS && (self.receive(dpdk::BURST_MAX).packets > 0 || self.rx.waiting() > 0) {
             self.drop_received(DropReason::NotConnected);
             bursts += 1;
         }
@@ -263,6 +332,23 @@ impl NicPair {
     /// Shows how much is held of what was received.
     #[inline(always)]
     pub fn show_held(&self) {
-        self.counters.rx_held.set(self.rx.held.len() as u64);
+        self.counters.rx_held.set(self.rx.waiting() as u64);
     }
 }
+
+impl NicRx {
+    /// How many packets were received and are not gone.
+    #[inline(always)]
+    pub fn waiting(&self) -> usize {
+        self.held.len() + self.judge.as_ref().map_or(0, |judge| judge.len())
+    }
+
+    /// Whether what the NIC says about them is to reach the guest: [`GuestPair::send_judged`](crate::guest::GuestPair).
+    #[inline(always)]
+    pub fn judges(&self) -> bool {
+        self.judge.is_some()
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

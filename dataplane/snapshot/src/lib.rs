@@ -195,6 +195,9 @@ pub struct Nic {
     pub link_speed_mbps: u32,
     /// Whether it takes frames for other addresses.
     pub promiscuous: bool,
+    /// Offloads in force, by DPDK's names: `TX_TCP_CKSUM`, `RX_TCP_LRO`, ...
+    #[serde(default)]
+    pub offloads: Vec<String>,
     /// The device's own basic counters (ipackets, opackets, imissed, ierrors, oerrors, rx_nombuf, ...).
     pub device_stats: BTreeMap<String, u64>,
     /// The driver's extended counters, by its own names.

@@ -2,8 +2,10 @@
 
 use std::ops::Range;
 
+use dpdk::chain::ChainBuilder;
 use dpdk::mbuf::Mbuf;
-use net::{Action, Offload, Plan, Segments, Sum, Takes};
+use dpdk::mempool::Mempool;
+use net::{Action, Layers, Offload, Plan, Segments, Sum, Takes};
 use virtqueue::{Cursor, Segment};
 
 use crate::counters::DropReason;
@@ -183,15 +185,7 @@ impl Workbench {
         };
         let (first, waiting) = (outbox.burst.len(), outbox.behind.len());
         let mut out = Out { outbox, longest: longest as usize, packets: 0, bytes: 0 };
-        let fits = match net::decide(&plan, Takes::NOTHING) {
-            Action::PassOn(_) => out.add(&[], frame),
-            Action::Checksum(checksum) => {
-                checksum.complete(frame);
-                out.add(&[], frame)
-            }
-            Action::Segment { .. } => out.add_segments(Segments::new(&plan, [&*frame]), frame),
-        };
-        match fits {
+        match out.add_completed(&plan, frame) {
             Ok(()) => Completed::Packets(out.packets, out.bytes),
             Err(failed) => {
                 outbox.burst.truncate_free(first);
@@ -211,40 +205,113 @@ struct Out<'a> {
 }
 
 impl Out<'_> {
-    fn add_segments(&mut self, mut segments: Segments, frame: &[u8]) -> Result<(), Completed> {
-        while let Some(segment) = segments.next_complete(|part| Sum::of(&frame[part])) {
-            self.add(segment.header, &frame[segment.payload])?;
+    /// Adds what becomes of a frame.
+    fn add_completed(&mut self, plan: &Plan, frame: &mut [u8]) -> Result<(), Completed> {
+        match self.decide(plan) {
+            Action::PassOn(offload) => self.pass_on(frame, plan, offload),
+            Action::Checksum(checksum) => {
+                checksum.complete(frame);
+                self.add(&[], frame)
+            }
+            Action::Segment { partial } => {
+                self.add_segments(Segments::new(plan, [&*frame]), plan, frame, partial)
+            }
+        }
+    }
+
+    /// What the NIC does not do. It has to have room for a frame that it is to cut.
+    fn decide(&self, plan: &Plan) -> Action {
+        let sending = &self.outbox.sending;
+        // Some NICs complete a segment's checksum only if that was left to be done.
+        let takes = if plan.offload().checksum().is_some() { sending.takes } else { Takes::NOTHING };
+        match net::decide(plan, takes) {
+            Action::PassOn(offload)
+                if offload.gso_type != 0 && !sending.carries(plan.frame_len(), offload.gso_size) =>
+            {
+                net::decide(plan, takes.without(Takes::TSO4 | Takes::TSO6))
+            }
+            action => action,
+        }
+    }
+
+    /// Adds a frame with which the NIC is to do what is left.
+    fn pass_on(&mut self, frame: &[u8], plan: &Plan, offload: Offload) -> Result<(), Completed> {
+        let Some(layers) = plan.layers().filter(|_| !offload.asks_nothing()) else {
+            return self.add(&[], frame);
+        };
+        let longest = match offload.gso_type {
+            0 => frame.len(),
+            _ => usize::from(offload.hdr_len) + usize::from(offload.gso_size),
+        };
+        let mbuf = self.packet(&[], frame, longest)?;
+        self.add_marked(mbuf, &layers, &offload);
+        Ok(())
+    }
+
+    fn add_segments(
+        &mut self,
+        mut segments: Segments,
+        plan: &Plan,
+        frame: &[u8],
+        partial: bool,
+    ) -> Result<(), Completed> {
+        let Some(layers) = plan.layers().filter(|_| partial) else {
+            while let Some(segment) = segments.next_complete(|part| Sum::of(&frame[part])) {
+                self.add(segment.header, &frame[segment.payload])?;
+            }
+            return Ok(());
+        };
+        while let Some(segment) = segments.next_partial() {
+            let (header, payload) = (segment.header, &frame[segment.payload]);
+            let mbuf = self.packet(header, payload, header.len() + payload.len())?;
+            self.add_marked(mbuf, &layers, &segment.offload);
         }
         Ok(())
     }
 
-    /// Adds one packet: `header`, and `payload` behind it.
+    /// Adds one packet that is complete: `header`, and `payload` behind it.
     fn add(&mut self, header: &[u8], payload: &[u8]) -> Result<(), Completed> {
-        let len = header.len() + payload.len();
-        if len > self.longest {
+        let mbuf = self.packet(header, payload, header.len() + payload.len())?;
+        self.add_packet(mbuf);
+        Ok(())
+    }
+
+    fn add_marked(&mut self, mut mbuf: Mbuf, layers: &Layers, offload: &Offload) {
+        self.outbox.sending.mark(&mut mbuf, layers, offload);
+        self.outbox.unprepared = true;
+        self.add_packet(mbuf);
+    }
+
+    fn add_packet(&mut self, mbuf: Mbuf) {
+        self.packets += 1;
+        self.bytes += u64::from(mbuf.pkt_len());
+        self.outbox.add(mbuf);
+    }
+
+    /// `header`, and `payload` behind it, in mbufs: `longest` is what the NIC makes of it.
+    fn packet(&self, header: &[u8], payload: &[u8], longest: usize) -> Result<Mbuf, Completed> {
+        if longest > self.longest {
             return Err(Completed::Dropped(DropReason::Oversize));
         }
-        let mbuf = self.packet(header, payload).ok_or(Completed::Starved)?;
-        self.outbox.add(mbuf);
-        self.packets += 1;
-        self.bytes += len as u64;
-        Ok(())
+        packet(&self.outbox.pool, header, payload).ok_or(Completed::Starved)
     }
+}
 
-    fn packet(&self, header: &[u8], payload: &[u8]) -> Option<Mbuf> {
-        let mut packet = self.outbox.pool.alloc()?;
-        // Headers are at most 256 bytes, less than any mbuf has room for.
-        let first = payload.len().min(usize::from(packet.room()) - header.len());
-        packet.set_single_len((header.len() + first) as u16);
-        let (in_front, rest) = packet.data_mut().split_at_mut(header.len());
-        in_front.copy_from_slice(header);
-        rest.copy_from_slice(&payload[..first]);
-        for piece in payload[first..].chunks(packet.room().into()) {
-            let mut segment = self.outbox.pool.alloc()?;
-            segment.set_single_len(piece.len() as u16);
-            segment.data_mut().copy_from_slice(piece);
-            packet.append_segment(segment, piece.len() as u16);
-        }
-        Some(packet)
+/// `header`, and `payload` behind it, in mbufs of `pool`; `None` if there are not enough.
+pub(crate) fn packet(pool: &Mempool, header: &[u8], payload: &[u8]) -> Option<Mbuf> {
+    let mut packet = pool.alloc()?;
+    // Headers are at most 264 bytes, less than any mbuf has room for.
+    let first = payload.len().min(usize::from(packet.room()) - header.len());
+    packet.set_single_len((header.len() + first) as u16);
+    let (in_front, rest) = packet.data_mut().split_at_mut(header.len());
+    in_front.copy_from_slice(header);
+    rest.copy_from_slice(&payload[..first]);
+    let mut chain = ChainBuilder::new(packet);
+    for piece in payload[first..].chunks(pool.data_room().into()) {
+        let mut segment = pool.alloc()?;
+        segment.set_single_len(piece.len() as u16);
+        segment.data_mut().copy_from_slice(piece);
+        chain.push(segment, piece.len() as u16);
     }
+    Some(chain.finish())
 }

@@ -3,8 +3,10 @@
 use dpdk::BURST_MAX;
 use dpdk::burst::Burst;
 use dpdk::mbuf::Mbuf;
-use net::Header;
+use net::{Header, Takes};
 use virtqueue::{Cursor, Reservation, Violation, Virtqueue};
+
+use crate::nic::said;
 
 /// What one burst to the guest came to.
 #[derive(Default)]
@@ -28,25 +30,25 @@ impl Sent {
     }
 
     /// Copies packets from the front of `burst`, each behind `header`, into the guest's buffers, until that has
-    /// cost `budget`.
+    /// cost `budget`. If they are from a NIC that says something about them (`JUDGED`), the header says it.
     #[inline(always)]
-    pub fn send<Q: Virtqueue>(
+    pub fn send<Q: Virtqueue, const JUDGED: bool>(
         &mut self,
         ring: &mut Q,
         header: &mut Header,
         burst: &Burst,
         budget: u64,
     ) -> Result<(), Violation> {
-        self.fill_singles(ring, header, burst.as_slice())?;
+        self.fill_singles::<Q, JUDGED>(ring, header, burst.as_slice())?;
         match burst.as_slice().get(self.done()..) {
             None | Some([]) => Ok(()),
-            Some(others) => self.fill_others(ring, header, others, budget),
+            Some(others) => self.fill_others::<Q, JUDGED>(ring, header, others, budget),
         }
     }
 
     /// Packets that fit buffers of one piece: nearly all.
     #[inline(always)]
-    fn fill_singles<Q: Virtqueue>(
+    fn fill_singles<Q: Virtqueue, const JUDGED: bool>(
         &mut self,
         ring: &mut Q,
         header: &mut Header,
@@ -56,11 +58,17 @@ impl Sent {
         for (len, mbuf) in lens.iter_mut().zip(packets) {
             *len = mbuf.pkt_len() + header.len();
         }
+        let takes = takes::<Q, JUDGED>(ring);
         let segments = ring.reserve_singles(&lens[..packets.len().min(BURST_MAX)])?;
+        let plain = *header;
         let header = header.spanning(1);
         let mut bytes = 0;
         for ((segment, mbuf), len) in segments.iter().zip(packets).zip(&lens) {
-            segment.write_header(header);
+            if JUDGED {
+                segment.write_header(plain.with(said(mbuf, takes)).spanning(1));
+            } else {
+                segment.write_header(header);
+            }
             let mut at = header.len();
             for data in mbuf.segments() {
                 segment.write(at, data);
@@ -77,13 +85,14 @@ impl Sent {
 
     /// Whatever else packets and buffers may be.
     #[inline(never)]
-    fn fill_others<Q: Virtqueue>(
+    fn fill_others<Q: Virtqueue, const JUDGED: bool>(
         &mut self,
         ring: &mut Q,
         header: &mut Header,
         packets: &[Mbuf],
         budget: u64,
     ) -> Result<(), Violation> {
+        let takes = takes::<Q, JUDGED>(ring);
         let config = ring.config();
         let max_chains = if net::mergeable(config.features) { config.size } else { 1 };
         for mbuf in packets {
@@ -94,7 +103,11 @@ impl Sent {
             match ring.reserve(frame + header.len(), header.len(), max_chains)? {
                 Reservation::Ready(chains) => {
                     let mut cursor = Cursor::new(ring.segments());
-                    cursor.write(header.spanning(chains));
+                    if JUDGED {
+                        cursor.write(header.with(said(mbuf, takes)).spanning(chains));
+                    } else {
+                        cursor.write(header.spanning(chains));
+                    }
                     for data in mbuf.segments() {
                         cursor.write(data);
                     }
@@ -112,4 +125,10 @@ impl Sent {
         }
         Ok(())
     }
+}
+
+/// What the guest takes, if that matters.
+#[inline(always)]
+fn takes<Q: Virtqueue, const JUDGED: bool>(ring: &Q) -> Takes {
+    if JUDGED { Takes::to_guest(ring.config().features) } else { Takes::NOTHING }
 }

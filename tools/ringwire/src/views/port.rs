@@ -75,6 +75,7 @@ fn nic_facts(facts: &mut Table, nic: &Nic) {
     fact(facts, "mtu", nic.mtu);
     fact(facts, "queue pairs", nic.queue_pairs);
     fact(facts, "promiscuous", yes(nic.promiscuous));
+    fact_list(facts, "offloads", &nic.offloads);
 }
 
 fn interface_facts(facts: &mut Table, part: &Interface) {

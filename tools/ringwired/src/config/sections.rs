@@ -13,7 +13,7 @@ use super::shapes::{self, Unique};
 use super::{ApiConfig, Config, ConfigError};
 
 const SECTIONS: [&str; 7] = ["api", "eal", "datapath", "nic", "tap", "raw", "guest"];
-const NIC_KEYS: [&str; 5] = ["name", "device", "queues", "mtu", "promiscuous"];
+const NIC_KEYS: [&str; 6] = ["name", "device", "queues", "mtu", "promiscuous", "lro"];
 const TAP_KEYS: [&str; 6] = ["name", "interface", "fds", "queues", "user", "group"];
 const RAW_KEYS: [&str; 4] = ["name", "interface", "fds", "queues"];
 const GUEST_KEYS: [&str; 15] = [
@@ -204,6 +204,7 @@ fn nic(table: &Table<'_>, claims: &mut Claims) -> Result<NicConfig, ConfigError>
         queues: queues(table)?,
         mtu: mtu(table)?,
         promiscuous: table.get("promiscuous").map_or(Ok(true), |value| value.boolean())?,
+        lro: table.get("lro").map_or(Ok(false), |value| value.boolean())?,
     })
 }
 

@@ -109,6 +109,7 @@ fn a_full_file_is_read() {
             queues: 4,
             mtu: Some(9000),
             promiscuous: false,
+            lro: false,
         },
         NicConfig {
             name: "wire1".into(),
@@ -116,6 +117,7 @@ fn a_full_file_is_read() {
             queues: 1,
             mtu: None,
             promiscuous: true,
+            lro: false,
         },
     ];
     assert_eq!(datapath.nics, nics);
@@ -209,6 +211,12 @@ fn the_ends_of_the_ranges_are_allowed() {
     assert!(parse(&text).is_ok());
 }
 
+#[test]
+fn a_nic_is_asked_for_lro() {
+    let config = parse(&FULL.replace("promiscuous = false", "lro = true")).unwrap();
+    assert_eq!(config.datapath.nics.iter().map(|nic| nic.lro).collect::<Vec<_>>(), [true, false]);
+}
+
 /// A change of one line of [`FULL`], by its text, and the refusal from the line number on.
 const ONE_LINE_CHANGES: &[(&str, &str, &str)] = &[
     // Syntax.
@@ -240,7 +248,7 @@ const ONE_LINE_CHANGES: &[(&str, &str, &str)] = &[
     (
         "queues = 4",
         "que = 4",
-        "18: nic[0].que: unknown key (allowed: name, device, queues, mtu, promiscuous)",
+        "18: nic[0].que: unknown key (allowed: name, device, queues, mtu, promiscuous, lro)",
     ),
     (
         "queues = 2",
@@ -382,6 +390,7 @@ const ONE_LINE_CHANGES: &[(&str, &str, &str)] = &[
         "promiscuous = \"no\"",
         "20: nic[0].promiscuous: expected true or false, found the string \"no\"",
     ),
+    ("promiscuous = false", "lro = 1", "20: nic[0].lro: expected true or false, found the integer 1"),
     // [[guest]]
     (
         "name = \"vm1\"",
