@@ -1,23 +1,19 @@
 //! Segmentation and checksums that a Linux guest leaves to whoever is next, and what others leave to the guest: through
-//! a tap or a raw socket they stay left, in frames far longer than the MTU; for a nic ringwire does them itself.
+//! a tap or a raw socket they stay left, in frames far longer than the MTU; for a nic ringwire does what that does not do.
 //!
 //! The guest's peer is in a network behind the bridge. On the way to it the kernel completes what is still to be done,
 //! so that the peer's tcpdump judges finished frames. What the peer sends is left to the guest as far as possible.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Duration;
+mod stage;
 
-use nix::sys::signal::Signal;
+use std::path::Path;
+
 use snapshot::Port;
-use tests::balance::{assert_adds_up, assert_lost_by_change};
-use tests::child::Child;
-use tests::daemon::{self, Daemon};
-use tests::lan::{Lan, nic_device};
-use tests::linux_guest::{find_mark, mark, rig, skipped};
+use tests::daemon;
+use tests::linux_guest::{mark, skipped};
 use tests::namespace::{Namespace, run};
-use tests::scene::Scene;
-use tests::wait;
+
+use stage::{Backend, Stage};
 
 const PEER: &str = "10.79.6.1";
 const GUEST: &str = "10.79.6.2";
@@ -71,144 +67,6 @@ ping -c 3 -i 0.2 -W 2 PEER >/run/out || { cat /run/out; exit 10; }
 mark "ready now"
 nc -l -p 79 </dev/null >/dev/null
 "#;
-
-#[derive(Clone, Copy, PartialEq)]
-enum Backend {
-    Tap,
-    Raw,
-    Nic,
-}
-
-impl Backend {
-    fn name(self) -> &'static str {
-        match self {
-            Backend::Tap => "tap0",
-            Backend::Raw => "raw0",
-            Backend::Nic => "wire0",
-        }
-    }
-
-    /// Makes its interface, and adds it to the configuration.
-    fn add(self, lan: &Lan, scene: &mut Scene) {
-        let name = self.name();
-        match self {
-            Backend::Tap => {
-                lan.tap(name, &[]);
-                scene.socket_port("tap", name, name, "");
-            }
-            Backend::Raw => {
-                lan.veth(name);
-                // What is left to be done comes through this pair, as it does through a tap.
-                for end in [name, &format!("{name}b")] {
-                    run(&leaves_all(end));
-                }
-                scene.socket_port("raw", name, name, "");
-            }
-            Backend::Nic => {
-                lan.veth(name);
-                scene.nic(name, &nic_device(0, name), 1, "");
-            }
-        }
-    }
-}
-
-/// The command after which checksums and segments are left to what `interface` sends to.
-fn leaves_all(interface: &str) -> [&str; 9] {
-    ["ethtool", "-K", interface, "tx", "on", "tso", "on", "gso", "on"]
-}
-
-/// A guest with one backend, and a bridge that joins it to all others.
-struct Stage {
-    daemon: Daemon,
-    guest: Child,
-    peer: Namespace,
-    lan: Lan,
-    /// Last, because the others' logs are in its directory.
-    scene: Scene,
-}
-
-impl Stage {
-    /// Starts everything; `device` is more options of the guest.
-    fn set(backend: Backend, script: &str, device: &str) -> Stage {
-        let lan = Lan::enter("10.79.6.254/24");
-        let peer = Namespace::new(&format!("{PEER}/24"));
-        lan.plug_in(&peer.near);
-        peer.run(&leaves_all(&peer.far));
-        let mut scene = Scene::new();
-        backend.add(&lan, &mut scene);
-        scene.guest("vm1", backend.name(), 1);
-        let daemon = scene.start();
-        let script = script.replace("GUEST", GUEST).replace("PEER", PEER);
-        std::fs::write(scene.path("script"), script.replace("STREAM", &STREAM.to_string()))
-            .expect("a script");
-        let mut command = Command::new(rig("run-guest"));
-        command.arg("--socket").arg(scene.socket("vm1")).arg("--script").arg(scene.path("script"));
-        command.arg("--console").arg(scene.path("console")).args(["--timeout", "120"]);
-        command.args(["--extra-device-opts", device]);
-        let guest = Child::start("run-guest", command, &scene.path("qemu.log"));
-        Stage { daemon, guest, peer, lan, scene }
-    }
-
-    fn said(&self) -> String {
-        String::from_utf8_lossy(&std::fs::read(self.scene.path("console")).unwrap_or_default()).into_owned()
-    }
-
-    /// All ports, when the guest has given its mark `name`.
-    fn ports_at(&mut self, name: &str) -> Vec<Port> {
-        wait::until(&format!("the guest's mark {name}"), 90, || {
-            let (ended, said) = (self.guest.ended(), self.said());
-            assert!(ended.is_none(), "the guest has ended ({ended:?}): {}\n{said}", self.guest.log());
-            find_mark(&said, name).map(drop).ok_or(said)
-        });
-        self.daemon.status().ports
-    }
-
-    /// Starts to keep all of TCP that passes the end of `at`.
-    fn capture(&self, at: &Namespace) -> Capture {
-        let file = self.scene.path("seen.pcap");
-        let mut command = at.command(&["tcpdump", "-n", "-i", &at.far, "-B", "65536", "-Z", "root", "-w"]);
-        command.arg(&file).arg("tcp");
-        let tcpdump = Child::start("tcpdump", command, &self.scene.path("tcpdump.log"));
-        wait::until("tcpdump listens", 10, || {
-            let log = tcpdump.log();
-            if log.contains("listening on") { Ok(()) } else { Err(log) }
-        });
-        Capture { tcpdump, file }
-    }
-
-    /// The guest's end, and the daemon's. What the guest has said.
-    fn end(mut self) -> String {
-        let status = self.guest.wait(Duration::from_secs(100)).expect("the guest's end");
-        let said = self.said();
-        assert!(status.success(), "{status:?}: {}\n{said}", self.guest.log());
-        self.daemon.wait_connected("vm1", false);
-        let ports = self.daemon.status().ports;
-        assert_adds_up(&ports);
-        assert_lost_by_change(&ports);
-        assert!(self.daemon.stop(Duration::from_secs(5)).success());
-        assert_eq!(self.daemon.complaints(), [""; 0]);
-        said
-    }
-}
-
-/// A tcpdump, and what it writes.
-struct Capture {
-    tcpdump: Child,
-    file: PathBuf,
-}
-
-impl Capture {
-    /// Ends it. It has to have seen everything.
-    fn end(mut self) -> PathBuf {
-        // What has not been asked for after SIGINT is lost: what is under way now is not.
-        std::thread::sleep(Duration::from_millis(500));
-        self.tcpdump.signal(Signal::SIGINT);
-        assert!(self.tcpdump.wait(Duration::from_secs(20)).expect("tcpdump's end").success());
-        let log = self.tcpdump.log();
-        assert!(log.lines().any(|line| line == "0 packets dropped by kernel"), "{log}");
-        self.file
-    }
-}
 
 /// What tcpdump says of the frames from one address.
 #[derive(Debug, Default)]
@@ -283,6 +141,12 @@ impl<'a> Average<'a> {
         self.grew(|port| port.tx_bytes) / self.grew(|port| port.tx_packets)
     }
 
+    /// Of what a nic has received, as its driver counts.
+    fn device_rx(&self) -> u64 {
+        let count = |name: &str| self.grew(|port| daemon::nic(port).device_stats[name]);
+        count("ibytes") / count("ipackets")
+    }
+
     /// Of what the guest sent as one: its only transmit queue's chains.
     fn chain(&self) -> u64 {
         self.grew(|port| port.rx_bytes) / self.grew(|port| daemon::guest(port).queues[1].used)
@@ -295,6 +159,8 @@ struct Shown {
     out: [u64; 2],
     /// What entered at the port, and what the guest received.
     back: [u64; 2],
+    /// What the driver gave us meanwhile, if the port is a nic.
+    received: Option<u64>,
     /// Frames that came to the interface meanwhile, as the kernel counts.
     came: u64,
     /// Of what came out of the guest, at the peer.
@@ -309,9 +175,9 @@ fn streams(backend: Backend, device: &str) -> Shown {
     let _server = stage.peer.spawn(&["iperf3", "-s", "-B", PEER]);
     let capture = stage.capture(&stage.peer);
     let [ready, sent] = ["ready", "sent"].map(|name| stage.ports_at(name));
-    let came = stage.lan.arrived(backend.name());
+    let came = stage.lan.arrived(backend.interface());
     let received = stage.ports_at("received");
-    let came = stage.lan.arrived(backend.name()) - came;
+    let came = stage.lan.arrived(backend.interface()) - came;
     let file = capture.end();
     let [at_peer, to_guest] = [GUEST, PEER].map(|source| Verdict::of(&file, source));
     let peer_sums = bad_sums(&stage.peer);
@@ -320,6 +186,7 @@ fn streams(backend: Backend, device: &str) -> Shown {
     let shown = Shown {
         out: [Average::of(vm1, &ready, &sent).chain(), Average::of(port, &ready, &sent).tx()],
         back: [Average::of(port, &sent, &received).rx(), Average::of(vm1, &sent, &received).tx()],
+        received: received[0].nic.as_ref().map(|_| Average::of(port, &sent, &received).device_rx()),
         came,
         at_peer,
         at_guest: ["right", "wrong", "longest"].map(|name| mark(&said, name) as u64),
@@ -389,6 +256,46 @@ fn segments_are_cut_for_a_nic() {
     }
     let shown = streams(Backend::Nic, "packed=off");
     assert!(shown.out[0] > LONG && shown.out[1] <= FINISHED, "{:?}", shown.out);
+    shown.assert_finished_at_guest();
+}
+
+/// It sums them.
+#[test]
+fn segments_are_cut_for_a_nic_that_sums() {
+    if skipped() {
+        return;
+    }
+    let shown = streams(Backend::TapNic, "packed=on");
+    assert!(shown.out[0] > LONG && shown.out[1] <= FINISHED, "{:?}", shown.out);
+    shown.assert_finished_at_guest();
+}
+
+/// Each way, it leaves to the next what that takes.
+#[test]
+fn segments_are_left_to_a_nic_and_by_it() {
+    passes_segments(Backend::VirtioNic { lro: true }, "packed=off");
+}
+
+/// A guest that takes no segments gets those of the nic cut.
+#[test]
+fn segments_of_a_nic_are_cut_for_a_guest() {
+    if skipped() {
+        return;
+    }
+    let shown = streams(Backend::VirtioNic { lro: true }, &format!("packed=on,{TAKES_NOTHING}"));
+    shown.assert_finished_at_guest();
+    assert!(shown.out.iter().all(|average| *average > LONG), "{:?}", shown.out);
+    println!("the nic received {:?} bytes a packet", shown.received);
+    assert!(shown.received > Some(LONG));
+}
+
+/// Nor does it get checksums to complete that a nic left.
+#[test]
+fn checksums_left_by_a_nic_are_completed_for_a_guest() {
+    if skipped() {
+        return;
+    }
+    let shown = streams(Backend::VirtioNic { lro: false }, &format!("packed=off,{TAKES_NOTHING}"));
     shown.assert_finished_at_guest();
 }
 
