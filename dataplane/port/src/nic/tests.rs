@@ -161,6 +161,9 @@ impl Shape {
     }
 }
 
+/// A header and a frame, as a guest has received them.
+type Heard = (Vec<u8>, Vec<u8>);
+
 /// A guest with two rings.
 struct Guest {
     pair: GuestPair,
@@ -193,7 +196,7 @@ impl Guest {
     }
 
     /// Headers and frames, of those buffers.
-    fn received(&mut self) -> Vec<(Vec<u8>, Vec<u8>)> {
+    fn received(&mut self) -> Vec<Heard> {
         let mut at = 0;
         let back = self.to.collect();
         let buffers: Vec<Vec<u8>> = back
@@ -333,7 +336,7 @@ fn delivered(
     format: Format,
     features: u64,
     packets: &[(&[u8], u64, u16)],
-) -> (Vec<(Vec<u8>, Vec<u8>)>, NicPair) {
+) -> (Vec<Heard>, NicPair) {
     let (nic, mut pair) = open_loop();
     pair.rx.verdicts = Some(verdicts);
     pair.set_guest(features, false);
