@@ -18,7 +18,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use vhost_user::features::all_offloads;
-use vhost_user::{DeviceOptions, FrontendState, Queues, SessionError, serve};
+use vhost_user::{Channel, DeviceOptions, FrontendState, Link, Queues, SessionError, serve};
 use virtqueue::{Cursor, Reservation, Ring};
 
 use crate::input::Input;
@@ -35,8 +35,8 @@ const MESSAGES: usize = 56;
 const VERSION: u32 = 1;
 const REPLY: u32 = 4;
 const NEED_REPLY: u32 = 8;
-/// REPLY_ACK, MQ, CONFIG, RESET_DEVICE, CONFIGURE_MEM_SLOTS.
-const PROTOCOL: u64 = 1 | 1 << 3 | 1 << 9 | 1 << 13 | 1 << 15;
+/// MQ, RARP, REPLY_ACK, NET_MTU, BACKEND_REQ, CONFIG, RESET_DEVICE, CONFIGURE_MEM_SLOTS, STATUS.
+const PROTOCOL: u64 = 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 9 | 1 << 13 | 1 << 15 | 1 << 16;
 /// VERSION_1, PROTOCOL_FEATURES.
 const FEATURES: u64 = 1 << 32 | 1 << 30;
 
@@ -59,7 +59,14 @@ pub fn run(data: &[u8]) {
         frontend.play(&mut input);
         let Frontend { stream, kit, sent } = frontend;
         let stop = EventFd::from_flags(EfdFlags::EFD_CLOEXEC).expect("an eventfd");
-        let mut datapath = Datapath { out: HashMap::new(), state: None, stop: &stop, leave };
+        let mut datapath = Datapath {
+            out: HashMap::new(),
+            state: None,
+            channel: None,
+            link: Link::default(),
+            stop: &stop,
+            leave,
+        };
         let stream = if how & 32 != 0 {
             drop(stream);
             None
@@ -282,6 +289,9 @@ impl Frontend {
                 table
             }
             16 => words(&[PROTOCOL ^ u64::from(input.u16())]),
+            19 => words(&[u64::from(input.u16()) << 1 | u64::from(input.u8() & 1) << 40]),
+            20 => words(&[input.u16().into()]),
+            39 => words(&[input.u8().into()]),
             9 => areas(ring(input).into(), input.u8().into()),
             12..=14 => words(&[u64::from(ring(input)) | u64::from(tweak & 4) << 6]),
             8 | 10 | 11 | 18 => state(ring(input).into(), number(input)),
@@ -296,7 +306,7 @@ impl Frontend {
                 let number = input.u8();
                 words(&[&[0][..], &region(number, input)].concat())
             }
-            1 | 3 | 4 | 15 | 17 | 34 | 36 => Vec::new(),
+            1 | 3 | 4 | 15 | 17 | 21 | 34 | 36 | 40 => Vec::new(),
             _ => {
                 let len = input.u8();
                 input.bytes(len.into()).to_vec()
@@ -305,6 +315,7 @@ impl Frontend {
         let mut fds = match code {
             5 => vec![self.kit.memory.as_raw_fd(); payload[0].into()],
             37 => vec![self.kit.memory.as_raw_fd()],
+            21 => vec![self.kit.socket.as_raw_fd()],
             12..=14 if tweak & 4 == 0 => vec![self.kit.event.as_raw_fd()],
             _ => Vec::new(),
         };
@@ -368,6 +379,9 @@ fn region(number: u8, input: &mut Input<'_>) -> [u64; 4] {
 struct Datapath<'a> {
     out: HashMap<u16, Ring>,
     state: Option<FrontendState>,
+    channel: Option<Channel>,
+    /// Another one at each look.
+    link: Link,
     stop: &'a EventFd,
     /// After so many observations the session is asked to stop; 0: never.
     leave: u8,
@@ -376,8 +390,10 @@ struct Datapath<'a> {
 impl Datapath<'_> {
     fn check(&self) {
         assert!(self.out.is_empty(), "rings that were not taken back");
+        assert!(self.channel.is_none(), "a channel that was not taken back");
         let state = self.state.as_ref().expect("at least one observation");
         assert!(!state.connected && state.memory_regions == 0, "{state:?}");
+        assert_eq!((state.mtu, state.mac, state.status), (None, None, 0));
         assert!(state.queues.iter().all(|queue| !queue.started), "{state:?}");
     }
 }
@@ -400,7 +416,13 @@ impl Queues for Datapath<'_> {
         for (index, queue) in state.queues.iter().enumerate() {
             assert_eq!(queue.started, self.out.contains_key(&(index as u16)), "ring {index}");
         }
+        assert!(state.mtu.is_none_or(|mtu| (68..=9000).contains(&mtu)), "{state:?}");
+        assert!(state.mac.is_none_or(|mac| mac[0] & 1 == 0), "{state:?}");
         self.state = Some(state.clone());
+        if let Some(channel) = &mut self.channel {
+            self.link.up = !self.link.up;
+            channel.tell(self.link);
+        }
         if self.leave > 0 {
             self.leave -= 1;
             if self.leave == 0 {
@@ -409,8 +431,24 @@ impl Queues for Datapath<'_> {
         }
     }
 
-    fn link_up(&self) -> bool {
-        true
+    fn link(&self) -> Link {
+        self.link
+    }
+
+    fn max_mtu(&self) -> Option<u16> {
+        Some(9000)
+    }
+
+    fn announce(&mut self, mac: [u8; 6]) {
+        assert_eq!(
+            self.state.as_ref().and_then(|state| state.mac),
+            Some(mac),
+            "its address was not shown before"
+        );
+    }
+
+    fn set_channel(&mut self, channel: Option<Channel>) {
+        self.channel = channel;
     }
 }
 

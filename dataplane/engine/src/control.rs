@@ -2,6 +2,8 @@
 //!
 //! Every change is the same: take the lanes of a wire back, change, give them out again.
 
+mod announce;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,6 +14,8 @@ use port::nic::NicPair;
 use port::punt::{Punt, PuntError};
 use port::socket::{Fault, SocketPair};
 use virtqueue::Ring;
+
+use announce::Announcement;
 
 use crate::lane::{Far, Lane, LaneId, PuntEnd};
 use crate::ports::PortError;
@@ -84,6 +88,8 @@ pub struct Control {
     wires: Vec<Wire>,
     /// Exception paths, by guest.
     punts: BTreeMap<String, Arc<Punt>>,
+    /// Where guests are announced.
+    announcements: BTreeMap<String, Announcement>,
 }
 
 /// A port's queues that have no owner.
@@ -119,7 +125,14 @@ struct Placed {
 impl Control {
     /// Owners, and no port yet.
     pub fn new(workers: Arc<[Worker]>, slow_path: SlowPath) -> Control {
-        Control { workers, slow_path, ports: BTreeMap::new(), wires: Vec::new(), punts: BTreeMap::new() }
+        Control {
+            workers,
+            slow_path,
+            ports: BTreeMap::new(),
+            wires: Vec::new(),
+            punts: BTreeMap::new(),
+            announcements: BTreeMap::new(),
+        }
     }
 
     /// Adds a guest that has no frontend yet, and no backend.
@@ -202,7 +215,10 @@ impl Control {
                 self.discard_arrived(backend);
             }
             let (guest, backend) = (guest.to_owned(), backend.to_owned());
-            self.wires.push(Wire { guest, backend, lanes: Vec::new() });
+            self.wires.push(Wire { guest: guest.clone(), backend, lanes: Vec::new() });
+            if self.announce_parked(&guest) == Some(false) {
+                tracing::warn!(guest, "not announced: the frame found no room");
+            }
             self.give_lanes(self.wires.len() - 1);
         }
         Ok(())

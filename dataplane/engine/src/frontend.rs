@@ -7,11 +7,12 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use vhost_user::{DeviceOptions, FrontendState, Listener, Queues, SocketError};
+use vhost_user::{Channel, FrontendState, Link, Listener, Queues, SocketError};
 use virtqueue::Ring;
 
 use crate::StartError;
-use crate::ports::{Guest, Ports};
+use crate::guest::Guest;
+use crate::ports::Ports;
 
 /// How long to wait after a failed accept (out of descriptors, say) before the next try.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -32,11 +33,29 @@ impl Queues for Session<'_> {
     }
 
     fn observe(&mut self, state: &FrontendState) {
-        self.guest.seen().frontend = state.clone();
+        let whose = |state: &FrontendState| (state.connected, state.mac);
+        let known = std::mem::replace(&mut self.guest.seen().frontend, state.clone());
+        if whose(&known) != whose(state) {
+            let mac = state.mac.or(self.guest.config.mac).filter(|_| state.connected);
+            self.ports.control().know_mac(&self.guest.config.name, mac);
+        }
     }
 
-    fn link_up(&self) -> bool {
-        self.ports.backend_up(&self.guest.config.name)
+    fn link(&self) -> Link {
+        self.ports.backend_link(&self.guest.config.name)
+    }
+
+    fn max_mtu(&self) -> Option<u16> {
+        self.ports.backend_mtu(&self.guest.config.name)
+    }
+
+    fn announce(&mut self, _mac: [u8; 6]) {
+        // Its address came with the state just observed.
+        self.ports.control().announce(&self.guest.config.name);
+    }
+
+    fn set_channel(&mut self, channel: Option<Channel>) {
+        *self.guest.channel() = channel;
     }
 }
 
@@ -100,36 +119,9 @@ fn serve(ports: &Ports, guest: &Guest, listener: &Listener, stop: &EventFd) {
 
 fn serve_one(ports: &Ports, guest: &Guest, stream: UnixStream, stop: &EventFd) {
     guest.seen().connections += 1;
-    let options = DeviceOptions {
-        name: guest.config.name.clone(),
-        queue_pairs: guest.config.queues,
-        mac: guest.config.mac.unwrap_or_else(|| derived_mac(&guest.config.name)),
-        mtu: guest.config.mtu,
-        offloads: guest.config.offloads,
-    };
+    let options = guest.offer();
     let mut session = Session { ports, guest };
     if let Err(error) = vhost_user::serve(stream, &options, &mut session, stop.as_fd()) {
         tracing::warn!(guest = guest.config.name, "frontend dropped: {error}");
-    }
-}
-
-/// A locally administered address that a guest keeps over restarts: a hash (FNV-1a) of its port name.
-fn derived_mac(name: &str) -> [u8; 6] {
-    let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    let [a, b, c, d, e, ..] = hash.to_le_bytes();
-    [0x02, a, b, c, d, e]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::derived_mac;
-
-    #[test]
-    fn a_derived_mac_is_local_unicast_and_depends_on_the_name() {
-        assert_eq!(derived_mac("vm1")[0] & 3, 2);
-        assert_eq!(derived_mac("vm1"), derived_mac("vm1"));
-        assert_ne!(derived_mac("vm1"), derived_mac("vm2"));
     }
 }

@@ -7,6 +7,7 @@
 //! - `lane`: what these own: pairs of queues that exchange packets
 //! - `control`: which port is whose backend: take back, change, give out
 //! - `ports`: the control side of every port
+//! - `guest`: the control side of a guest
 //! - `frontend`: the thread that serves a guest's vhost-user socket
 //! - `watch`: links that go and come, and fallbacks
 //! - `status`: what it all looks like
@@ -14,6 +15,7 @@
 pub mod config;
 mod control;
 mod frontend;
+mod guest;
 mod lane;
 mod nap;
 mod ports;
@@ -34,7 +36,7 @@ use port::punt::PuntError;
 use vhost_user::SocketError;
 
 pub use crate::control::BackendError;
-pub use crate::ports::PortError;
+pub use crate::ports::{NoSuchGuest, PortError};
 
 use crate::config::{Config, Idle, SocketConfig};
 use crate::control::Control;
@@ -154,6 +156,15 @@ impl Datapath {
     /// If there is no such guest or port, or the port is another guest's; nothing has changed then.
     pub fn set_backend(&self, guest: &str, backend: Option<&str>) -> Result<(), BackendError> {
         self.ports.set_backend(guest, backend)
+    }
+
+    /// Replaces the offloads that a guest is offered, as feature bits. In force from its next frontend on: what a
+    /// driver has negotiated, it keeps.
+    ///
+    /// # Errors
+    /// If there is no such guest.
+    pub fn set_offloads(&self, guest: &str, offloads: u64) -> Result<(), NoSuchGuest> {
+        self.ports.set_offloads(guest, offloads)
     }
 
     /// Adds a tap or raw socket while it runs; `fds`, if there are any, are open already.

@@ -2,19 +2,18 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::Instant;
 
-use port::guest::GuestCounters;
 use port::nic::{Nic, NicOptions};
 use port::punt::Punt;
 use port::socket::{SocketOptions, SocketPair, SocketPort, SocketPortError, Source};
 use rustix::io::Errno;
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
-use vhost_user::FrontendState;
+use vhost_user::Link;
 
 use crate::StartError;
 use crate::config::{GuestConfig, NicConfig, SocketConfig};
 use crate::control::{Arrived, BackendError, Control};
+use crate::guest::{Guest, Route};
 
 /// All ports.
 pub struct Ports {
@@ -64,33 +63,10 @@ pub enum PortError {
     Open(#[from] SocketPortError),
 }
 
-/// A guest.
-pub struct Guest {
-    /// Its configuration.
-    pub config: GuestConfig,
-    /// Counters of each queue pair offered.
-    pub counters: Vec<GuestCounters>,
-    seen: Mutex<Seen>,
-    route: Mutex<Route>,
-}
-
-/// What the sessions have told so far.
-#[derive(Clone, Default)]
-pub struct Seen {
-    /// The connected frontend, if any.
-    pub frontend: FrontendState,
-    /// How many have connected.
-    pub connections: u64,
-}
-
-/// Where a guest is meant to be connected to.
-#[derive(Clone, Default)]
-pub struct Route {
-    /// The backend asked for last; its fallback may be in its place.
-    pub wanted: Option<String>,
-    /// Since when the backend asked for has a link again, while the fallback is in its place.
-    pub up_since: Option<Instant>,
-}
+/// There is no guest of that name.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no guest is called {0:?}")]
+pub struct NoSuchGuest(pub String);
 
 impl Ports {
     /// No port yet.
@@ -189,9 +165,9 @@ impl Ports {
 
     /// Adds a guest that nobody listens for yet.
     pub fn add_guest(&mut self, config: GuestConfig) {
-        let counters: Vec<GuestCounters> = (0..config.queues).map(|_| GuestCounters::default()).collect();
-        self.control().add_guest(&config.name, counters.clone());
-        self.guests.push(Guest { config, counters, seen: Mutex::default(), route: Mutex::default() });
+        let guest = Guest::new(config);
+        self.control().add_guest(&guest.config.name, guest.counters.clone());
+        self.guests.push(guest);
     }
 
     /// Makes the exception path of each guest that is to have one.
@@ -219,6 +195,15 @@ impl Ports {
             return Err(BackendError::NoSuchGuest(guest.to_owned()));
         };
         self.route(found, backend, Arrived::Dropped)
+    }
+
+    /// Replaces the offloads that a guest's next frontend is offered.
+    pub fn set_offloads(&self, guest: &str, offloads: u64) -> Result<(), NoSuchGuest> {
+        let found = self.guests.iter().find(|found| found.config.name == guest);
+        found.ok_or_else(|| NoSuchGuest(guest.to_owned()))?.set_offloads(offloads);
+        let names = vhost_user::features::feature_names(offloads).join(" ");
+        tracing::info!(guest, "offloads offered to the next frontend: {names}");
+        Ok(())
     }
 
     fn route(&self, guest: &Guest, backend: Option<&str>, arrived: Arrived) -> Result<(), BackendError> {
@@ -249,10 +234,30 @@ impl Ports {
         nic().or_else(socket).or_else(guest).unwrap_or(false)
     }
 
-    /// Whether the port that a guest is connected to has a link.
-    pub fn backend_up(&self, guest: &str) -> bool {
+    /// The link of the port that a guest is connected to. Only NICs tell more of it than whether it is up.
+    pub fn backend_link(&self, guest: &str) -> Link {
         let backend = self.control().backend(guest).map(str::to_owned);
-        backend.is_some_and(|backend| self.link_up(&backend))
+        let up = backend.as_deref().is_some_and(|backend| self.link_up(backend));
+        let nic = self.nics.iter().find(|nic| up && Some(&nic.config.name) == backend.as_ref());
+        let link = nic.map(|nic| nic.nic.port.link());
+        Link {
+            up,
+            speed_mbps: link.map(|link| link.speed_mbps).filter(|speed| *speed > 0),
+            full_duplex: link.map(|link| link.full_duplex),
+        }
+    }
+
+    /// MTU of the port that a guest is connected to, in bytes; another guest has none that we know.
+    pub fn backend_mtu(&self, guest: &str) -> Option<u16> {
+        let backend = self.control().backend(guest)?.to_owned();
+        let nic = self.nics.iter().find(|nic| nic.config.name == backend);
+        let socket = || {
+            let sockets = self.sockets();
+            let mtu = sockets.iter().find(|entry| entry.config.name == backend)?.socket.status().mtu;
+            // 0: the interface is gone.
+            (mtu > 0).then_some(mtu.try_into().unwrap_or(u16::MAX))
+        };
+        nic.map(|nic| nic.nic.port.mtu()).or_else(socket)
     }
 }
 
@@ -272,16 +277,4 @@ pub fn inherited(config: &SocketConfig) -> Result<Vec<OwnedFd>, StartError> {
         pidfd_getfd(&this, *number, PidfdGetfdFlags::empty()).map_err(|cause| error(*number, cause))
     };
     config.descriptors.iter().map(duplicate).collect()
-}
-
-impl Guest {
-    /// What the session has told last.
-    pub fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Where it is meant to be connected to. Whoever changes the backend holds this meanwhile.
-    pub fn route(&self) -> MutexGuard<'_, Route> {
-        self.route.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }

@@ -12,7 +12,8 @@ use snapshot::{Port, PortKind, Queue, Status};
 use crate::Datapath;
 use crate::config::{NicConfig, SocketKind};
 use crate::control::{Control, Owner};
-use crate::ports::{Guest, NicPort, Ports, SocketEntry};
+use crate::guest::Guest;
+use crate::ports::{NicPort, Ports, SocketEntry};
 
 impl Datapath {
     /// What the datapath looks like now. Reading it costs the packet path nothing.
@@ -173,10 +174,14 @@ fn guest_port(guest: &Guest, wanted: Option<String>, control: &Control, ports: &
         socket: guest.config.socket.display().to_string(),
         connected: seen.frontend.connected,
         connections: seen.connections,
+        offered: vhost_user::features::feature_names(vhost_user::features::offered(&guest.offer())),
         features: vhost_user::features::feature_names(seen.frontend.features),
         protocol_features: vhost_user::features::protocol_feature_names(seen.frontend.protocol_features),
         memory_regions: seen.frontend.memory_regions,
         memory_bytes: seen.frontend.memory_bytes,
+        frontend_mtu: seen.frontend.mtu,
+        device_status: vhost_user::features::status_names(seen.frontend.status),
+        announced: control.announced(name),
         queues,
     };
     let mut port = port(name, PortKind::Guest, state, held, pairs);

@@ -1,4 +1,5 @@
-//! Watches all links, so that a worker need not ask a driver, and takes guests to their fallback and back.
+//! Watches all links, so that a worker need not ask a driver, takes guests to their fallback and back, and lets their
+//! frontends know.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -8,7 +9,8 @@ use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 
 use crate::StartError;
 use crate::control::Arrived;
-use crate::ports::{Guest, NicPort, Ports, SocketEntry};
+use crate::guest::Guest;
+use crate::ports::{NicPort, Ports, SocketEntry};
 
 /// Time between two looks.
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -30,6 +32,7 @@ impl Watch {
                     ports.nics.iter().for_each(look_at_nic);
                     ports.sockets().iter().for_each(|entry| look_at_socket(entry));
                     ports.guests.iter().for_each(|guest| reroute(&ports, guest));
+                    ports.guests.iter().for_each(|guest| tell(&ports, guest));
                 }
             })
             .map_err(|source| StartError::Thread { what: "link watch".to_owned(), source })?;
@@ -85,6 +88,18 @@ fn reroute(ports: &Ports, guest: &Guest) {
             );
         }
         Err(error) => tracing::error!(guest = name, "cannot be connected to {to}: {error}"),
+    }
+}
+
+/// Tells a frontend that wants to hear of it if its guest's link is another one.
+fn tell(ports: &Ports, guest: &Guest) {
+    if guest.channel().is_none() {
+        return;
+    }
+    // Before the channel is locked: a session replaces it while others wait for control.
+    let link = ports.backend_link(&guest.config.name);
+    if let Some(channel) = &mut *guest.channel() {
+        channel.tell(link);
     }
 }
 

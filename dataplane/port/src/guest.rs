@@ -3,6 +3,7 @@
 //! A packet is copied once, between the guest's buffer and an mbuf; the chain is returned to the guest in
 //! the same burst. So a ring that nobody is inside of has nothing in flight: what was taken was used.
 
+mod announce;
 pub(crate) mod complete;
 mod forward;
 mod receive;

@@ -137,6 +137,9 @@ pub struct Guest {
     pub connected: bool,
     /// How many frontends have connected so far.
     pub connections: u64,
+    /// Names of the virtio feature bits that the next frontend is offered.
+    #[serde(default)]
+    pub offered: Vec<String>,
     /// Names of the virtio feature bits the guest acknowledged.
     pub features: Vec<String>,
     /// Names of the vhost-user protocol features the frontend acknowledged.
@@ -145,6 +148,15 @@ pub struct Guest {
     pub memory_regions: usize,
     /// Bytes of those regions.
     pub memory_bytes: u64,
+    /// MTU in bytes that the frontend has set, if it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frontend_mtu: Option<u16>,
+    /// Names of the bits of the device status (virtio 1.2, 2.1); none from a frontend that does not tell it.
+    #[serde(default)]
+    pub device_status: Vec<String>,
+    /// Frames that ringwired has sent in the guest's name to announce it to a network; they are among `rx_packets`.
+    #[serde(default)]
+    pub announced: u64,
     /// Every virtqueue offered: even index: to the guest, odd index: from the guest.
     pub queues: Vec<Queue>,
 }
@@ -226,6 +238,24 @@ pub struct Interface {
 pub struct Backend {
     /// A port's name, or `none`.
     pub backend: String,
+}
+
+/// Body of `PUT /v1/guests/NAME/offloads`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Offloads {
+    /// What the guest's next frontend is to be offered.
+    pub offloads: Offered,
+}
+
+/// Which checksum and segmentation offloads are offered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Offered {
+    /// `auto` for all, `off` for none.
+    Word(String),
+    /// These, by the names that QEMU has for them.
+    List(Vec<String>),
 }
 
 /// Body of `PUT /v1/ports/NAME`: a tap or raw port. Descriptors that are sent along with the request (SCM_RIGHTS) are

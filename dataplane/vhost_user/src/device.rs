@@ -1,5 +1,7 @@
 //! The state of one frontend, and what its messages do to it.
 
+mod net;
+
 use std::fs::File;
 
 use rustix::io::{FdFlags, fcntl_setfd};
@@ -40,6 +42,12 @@ pub(crate) struct Device<'a> {
     pub alarm: Alarm,
     vrings: Vec<Vring>,
     config: ConfigSpace,
+    /// What NET_SET_MTU has set.
+    mtu: Option<u16>,
+    /// What SEND_RARP has told.
+    mac: Option<[u8; 6]>,
+    /// What SET_STATUS has said.
+    status: u8,
     connected: bool,
     observed: FrontendState,
 }
@@ -61,6 +69,9 @@ impl<'a> Device<'a> {
             alarm,
             vrings: (0..options.rings()).map(Vring::new).collect(),
             config: ConfigSpace::new(options),
+            mtu: None,
+            mac: None,
+            status: 0,
             connected: true,
             observed: FrontendState::default(),
         };
@@ -75,6 +86,8 @@ impl<'a> Device<'a> {
         self.table = Table::default();
         self.features = None;
         self.protocol = Protocol::empty();
+        (self.mtu, self.mac, self.status) = (None, None, 0);
+        self.queues.set_channel(None);
         self.connected = false;
         self.observe();
     }
@@ -101,6 +114,9 @@ impl<'a> Device<'a> {
             protocol_features: self.protocol.bits(),
             memory_regions: self.table.regions(),
             memory_bytes: self.table.bytes(),
+            mtu: self.mtu,
+            mac: self.mac,
+            status: self.status,
             queues: self.vrings.iter().map(queue).collect(),
         }
     }
@@ -145,11 +161,12 @@ impl Device<'_> {
     /// RESET_DEVICE: "disable all rings and reset all internal device state to the initial state".
     ///
     /// What is the connection's, not the device's, stays: the owner, protocol features, the memory table
-    /// (QEMU with CONFIGURE_MEM_SLOTS sends only what changed in it, reset or not), and call and error
-    /// eventfds.
+    /// (QEMU with CONFIGURE_MEM_SLOTS sends only what changed in it, reset or not), call and error eventfds, the
+    /// backend channel, and the guest's address, which it has after a reset as before.
     pub fn reset_device(&mut self) -> Done {
         self.park_all();
         self.features = None;
+        (self.mtu, self.status) = (None, 0);
         self.config = ConfigSpace::new(self.options);
         for vring in &mut self.vrings {
             let Vring { index, call, err, .. } = std::mem::replace(vring, Vring::new(vring.index));
@@ -199,7 +216,7 @@ impl Device<'_> {
     }
 
     pub fn read_config(&mut self, offset: u32, len: u32) -> Result<Vec<u8>, Refused> {
-        self.config.read(offset, len, self.queues.link_up())
+        self.config.read(offset, len, self.queues.link())
     }
 
     pub fn write_config(&mut self, offset: u32, bytes: &[u8]) -> Done {

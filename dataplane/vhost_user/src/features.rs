@@ -1,8 +1,9 @@
 //! Feature bits: what is offered, what may be acknowledged, what they are called.
 //!
 //! A bit is offered only if everything it brings along is served. Not offered, and why: VHOST_F_LOG_ALL (not
-//! implemented yet), GUEST_ANNOUNCE (QEMU then leaves announcing a
-//! migrated guest to the guest, which needs nothing of us, but there is no migration without a dirty log),
+//! implemented yet), GUEST_ANNOUNCE (QEMU then leaves it to the guest to say where it is, and sends no SEND_RARP, which
+//! is how we learn the guest's address, and so can say the same when its backend changes; frontends that take the
+//! config space from us do not serve the command on the control queue by which a guest acknowledges it),
 //! RING_RESET (vhost-user has no message for it. A ring that is stopped by GET_VRING_BASE may be set up anew with
 //! another size, but QEMU 7.2, told by its guest to reset a ring, says nothing to a vhost-user backend: after
 //! `ethtool -G` in a Linux guest both sides disagree, and no packet passes), NOTIFICATION_DATA (a kick is an
@@ -10,14 +11,16 @@
 
 use vhost::vhost_user::VhostUserProtocolFeatures as Protocol;
 use virtio_bindings::virtio_config::{
-    VIRTIO_F_ANY_LAYOUT, VIRTIO_F_IN_ORDER, VIRTIO_F_RING_PACKED, VIRTIO_F_VERSION_1,
+    VIRTIO_CONFIG_S_ACKNOWLEDGE, VIRTIO_CONFIG_S_DRIVER, VIRTIO_CONFIG_S_DRIVER_OK, VIRTIO_CONFIG_S_FAILED,
+    VIRTIO_CONFIG_S_FEATURES_OK, VIRTIO_CONFIG_S_NEEDS_RESET, VIRTIO_F_ANY_LAYOUT, VIRTIO_F_IN_ORDER,
+    VIRTIO_F_RING_PACKED, VIRTIO_F_VERSION_1,
 };
 use virtio_bindings::virtio_net::{
     VIRTIO_NET_F_CSUM, VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_ECN,
     VIRTIO_NET_F_GUEST_TSO4, VIRTIO_NET_F_GUEST_TSO6, VIRTIO_NET_F_GUEST_UFO, VIRTIO_NET_F_GUEST_USO4,
     VIRTIO_NET_F_GUEST_USO6, VIRTIO_NET_F_HOST_ECN, VIRTIO_NET_F_HOST_TSO4, VIRTIO_NET_F_HOST_TSO6,
     VIRTIO_NET_F_HOST_UFO, VIRTIO_NET_F_HOST_USO, VIRTIO_NET_F_MAC, VIRTIO_NET_F_MQ, VIRTIO_NET_F_MRG_RXBUF,
-    VIRTIO_NET_F_MTU, VIRTIO_NET_F_STATUS,
+    VIRTIO_NET_F_MTU, VIRTIO_NET_F_SPEED_DUPLEX, VIRTIO_NET_F_STATUS,
 };
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 
@@ -30,14 +33,19 @@ pub const PROTOCOL_FEATURES: u32 = 30;
 ///
 /// CONFIG: QEMU's virtio-net asks its backend for no config space. QEMU 7.2 then prints one warning
 /// ("vhost-user backend supports VHOST_USER_PROTOCOL_F_CONFIG but QEMU does not"), leaves the bit out and
-/// goes on. Other frontends (crosvm, cloud-hypervisor) take MAC, MTU and the number of queues from it.
+/// goes on. Other frontends (crosvm, cloud-hypervisor) take MAC, MTU and the number of queues from it; BACKEND_REQ is
+/// for them, to be told when it has changed.
 pub const PROTOCOL: Protocol = Protocol::MQ
+    .union(Protocol::RARP)
     .union(Protocol::REPLY_ACK)
+    .union(Protocol::MTU)
+    .union(Protocol::BACKEND_REQ)
     .union(Protocol::CONFIG)
     .union(Protocol::CONFIGURE_MEM_SLOTS)
-    .union(Protocol::RESET_DEVICE);
+    .union(Protocol::RESET_DEVICE)
+    .union(Protocol::STATUS);
 
-const ALWAYS: [u32; 10] = [
+const ALWAYS: [u32; 11] = [
     VIRTIO_F_VERSION_1,
     VIRTIO_F_ANY_LAYOUT,
     VIRTIO_F_RING_PACKED,
@@ -45,9 +53,10 @@ const ALWAYS: [u32; 10] = [
     VIRTIO_RING_F_INDIRECT_DESC,
     VIRTIO_RING_F_EVENT_IDX,
     VIRTIO_NET_F_MRG_RXBUF,
-    // These two are about the config space: QEMU and virtio-user provide their own, others pass ours on.
+    // These three are about the config space: QEMU and virtio-user provide their own, others pass ours on.
     VIRTIO_NET_F_MAC,
     VIRTIO_NET_F_STATUS,
+    VIRTIO_NET_F_SPEED_DUPLEX,
     PROTOCOL_FEATURES,
 ];
 
@@ -100,7 +109,7 @@ pub fn is_packed(features: u64) -> bool {
     has(features, VIRTIO_F_RING_PACKED)
 }
 
-const NAMES: [(u32, &str); 36] = [
+const NAMES: [(u32, &str); 37] = [
     (0, "VIRTIO_NET_F_CSUM"),
     (1, "VIRTIO_NET_F_GUEST_CSUM"),
     (2, "VIRTIO_NET_F_CTRL_GUEST_OFFLOADS"),
@@ -137,6 +146,7 @@ const NAMES: [(u32, &str); 36] = [
     (54, "VIRTIO_NET_F_GUEST_USO4"),
     (55, "VIRTIO_NET_F_GUEST_USO6"),
     (56, "VIRTIO_NET_F_HOST_USO"),
+    (63, "VIRTIO_NET_F_SPEED_DUPLEX"),
 ];
 
 /// Names of virtio feature bits, lowest first; a bit without a name is `bit N`.
@@ -151,9 +161,29 @@ pub fn protocol_feature_names(features: u64) -> Vec<String> {
     let bits = (0..64).filter(|bit| has(features, *bit));
     let name = |bit| {
         let known = Protocol::from_bits(1u64 << bit)?;
-        known.iter_names().next().map(|(name, _)| format!("VHOST_USER_PROTOCOL_F_{name}"))
+        let name = known.iter_names().next()?.0;
+        // The `vhost` crate has a shorter name for this one.
+        let name = if known == Protocol::MTU { "NET_MTU" } else { name };
+        Some(format!("VHOST_USER_PROTOCOL_F_{name}"))
     };
     bits.map(|bit| name(bit).unwrap_or_else(|| format!("bit {bit}"))).collect()
+}
+
+const STATUS: [(u32, &str); 6] = [
+    (VIRTIO_CONFIG_S_ACKNOWLEDGE, "ACKNOWLEDGE"),
+    (VIRTIO_CONFIG_S_DRIVER, "DRIVER"),
+    (VIRTIO_CONFIG_S_DRIVER_OK, "DRIVER_OK"),
+    (VIRTIO_CONFIG_S_FEATURES_OK, "FEATURES_OK"),
+    (VIRTIO_CONFIG_S_NEEDS_RESET, "DEVICE_NEEDS_RESET"),
+    (VIRTIO_CONFIG_S_FAILED, "FAILED"),
+];
+
+/// Names of the bits of a device status (virtio 1.2, 2.1), lowest first; a bit without a name is `bit N`.
+pub fn status_names(status: u8) -> Vec<String> {
+    let name =
+        |bit: &u32| STATUS.iter().find(|(named, _)| *named == 1 << bit).map(|(_, name)| name.to_string());
+    let bits = (0..8).filter(|bit| has(status.into(), *bit));
+    bits.map(|bit| name(&bit).unwrap_or_else(|| format!("bit {bit}"))).collect()
 }
 
 #[cfg(test)]
@@ -190,6 +220,7 @@ mod tests {
                 "VIRTIO_F_VERSION_1",
                 "VIRTIO_F_RING_PACKED",
                 "VIRTIO_F_IN_ORDER",
+                "VIRTIO_NET_F_SPEED_DUPLEX",
             ]
         );
         let more = offered(&options(2, Some(9000)));
@@ -207,13 +238,24 @@ mod tests {
             protocol_feature_names(PROTOCOL.bits() | 1 << 63),
             [
                 "VHOST_USER_PROTOCOL_F_MQ",
+                "VHOST_USER_PROTOCOL_F_RARP",
                 "VHOST_USER_PROTOCOL_F_REPLY_ACK",
+                "VHOST_USER_PROTOCOL_F_NET_MTU",
+                "VHOST_USER_PROTOCOL_F_BACKEND_REQ",
                 "VHOST_USER_PROTOCOL_F_CONFIG",
                 "VHOST_USER_PROTOCOL_F_RESET_DEVICE",
                 "VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS",
+                "VHOST_USER_PROTOCOL_F_STATUS",
                 "bit 63",
             ]
         );
         assert_eq!(feature_names(1 << 50), ["bit 50"]);
+    }
+
+    #[test]
+    fn names_the_status_and_unknown_bits_of_it() {
+        assert_eq!(status_names(0xf), ["ACKNOWLEDGE", "DRIVER", "DRIVER_OK", "FEATURES_OK"]);
+        assert_eq!(status_names(0xf0), ["bit 4", "bit 5", "DEVICE_NEEDS_RESET", "FAILED"]);
+        assert!(status_names(0).is_empty());
     }
 }

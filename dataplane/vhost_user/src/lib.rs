@@ -7,6 +7,7 @@
 //! Where to look: `session` is the loop, `messages` the table of what is served, `handler` and
 //! `device` what each message does, `vring` what a ring needs before it can run, `memory` the mapping.
 
+mod channel;
 mod config_space;
 mod device;
 pub mod features;
@@ -22,6 +23,7 @@ mod testing;
 mod vring;
 mod wire;
 
+pub use channel::Channel;
 pub use listener::{Listener, SocketError};
 pub use session::{SessionError, serve};
 
@@ -39,8 +41,25 @@ pub trait Queues: Send {
     /// What `status` shows. Called when a frontend connects, after every message that changed something and
     /// before that message is answered, and at the end.
     fn observe(&mut self, state: &FrontendState);
-    /// Whether the backend's link is up (VIRTIO_NET_S_LINK_UP in the config space).
-    fn link_up(&self) -> bool;
+    /// The link of the guest's backend.
+    fn link(&self) -> Link;
+    /// Largest MTU, in bytes, that the guest's backend passes, as far as that is known.
+    fn max_mtu(&self) -> Option<u16>;
+    /// Tells the network behind the backend that the guest with this address is here (SEND_RARP).
+    fn announce(&mut self, mac: [u8; 6]);
+    /// Hands over the way to tell the frontend of a changed [`link`](Queues::link), or takes the last one away.
+    fn set_channel(&mut self, channel: Option<Channel>);
+}
+
+/// A link, as the config space shows it to the guest (virtio 1.2, 5.1.4).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Link {
+    /// Whether it is up (VIRTIO_NET_S_LINK_UP).
+    pub up: bool,
+    /// Its speed in Mb/s, if that is known.
+    pub speed_mbps: Option<u32>,
+    /// Whether it is full duplex, if that is known.
+    pub full_duplex: Option<bool>,
 }
 
 /// What a frontend has set up so far.
@@ -56,6 +75,12 @@ pub struct FrontendState {
     pub memory_regions: usize,
     /// Bytes in these regions.
     pub memory_bytes: u64,
+    /// MTU in bytes that it has set with NET_SET_MTU.
+    pub mtu: Option<u16>,
+    /// The guest's address, if SEND_RARP has told it.
+    pub mac: Option<[u8; 6]>,
+    /// Device status as SET_STATUS has said last (virtio 1.2, 2.1); 0 before, and from frontends that send none.
+    pub status: u8,
     /// Every ring offered, by index.
     pub queues: Vec<QueueState>,
 }

@@ -8,8 +8,14 @@ use vhost::vhost_user::VhostUserProtocolFeatures as Protocol;
 pub(crate) const HEADER_LEN: usize = 12;
 /// Longest payload we take; the `vhost` crate's limit too.
 pub(crate) const MAX_PAYLOAD: usize = 4096;
-/// SET_VRING_ENABLE, which is not left to the `vhost` crate.
+
+// Those that are not left to the `vhost` crate: see `session/beside.rs`.
 pub(crate) const SET_VRING_ENABLE: u32 = 18;
+pub(crate) const SEND_RARP: u32 = 19;
+pub(crate) const NET_SET_MTU: u32 = 20;
+pub(crate) const SET_BACKEND_REQ_FD: u32 = 21;
+pub(crate) const SET_STATUS: u32 = 39;
+pub(crate) const GET_STATUS: u32 = 40;
 
 /// One kind of message.
 pub(crate) struct Message {
@@ -89,9 +95,9 @@ static MESSAGES: [Message; 44] = [
     served(16, "SET_PROTOCOL_FEATURES", 8..=8, 0..=0, ANY, Ack),
     served(17, "GET_QUEUE_NUM", 0..=0, 0..=0, Protocol::MQ, HangUp),
     served(SET_VRING_ENABLE, "SET_VRING_ENABLE", 8..=8, 0..=0, ANY, Ack),
-    unserved(19, "SEND_RARP", Ack),
-    unserved(20, "NET_SET_MTU", Ack),
-    unserved(21, "SET_BACKEND_REQ_FD", Ack),
+    served(SEND_RARP, "SEND_RARP", 8..=8, 0..=0, Protocol::RARP, Ack),
+    served(NET_SET_MTU, "NET_SET_MTU", 8..=8, 0..=0, Protocol::MTU, Ack),
+    served(SET_BACKEND_REQ_FD, "SET_BACKEND_REQ_FD", 0..=0, 1..=1, Protocol::BACKEND_REQ, Ack),
     unserved(22, "IOTLB_MSG", Ack),
     unserved(23, "SET_VRING_ENDIAN", Ack),
     // A reply of size 0 tells the frontend that there is no config space.
@@ -112,8 +118,8 @@ static MESSAGES: [Message; 44] = [
     served(37, "ADD_MEM_REG", 40..=40, 1..=1, SLOTS, Ack),
     // "The back-end MAY accept messages with one file descriptor [and] MUST close it": old QEMU sends one.
     served(38, "REM_MEM_REG", 40..=40, 0..=1, SLOTS, Ack),
-    unserved(39, "SET_STATUS", Ack),
-    unserved(40, "GET_STATUS", Ack),
+    served(SET_STATUS, "SET_STATUS", 8..=8, 0..=0, Protocol::STATUS, Ack),
+    served(GET_STATUS, "GET_STATUS", 0..=0, 0..=0, Protocol::STATUS, HangUp),
     unserved(41, "GET_SHARED_OBJECT", Answer(&[])),
     unserved(42, "SET_DEVICE_STATE_FD", Answer(&FAILED_WITHOUT_FD)),
     unserved(43, "CHECK_DEVICE_STATE", Answer(&ONE)),

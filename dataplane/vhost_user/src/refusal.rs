@@ -51,10 +51,22 @@ pub(crate) enum Refused {
     Setup { ring: u16, cause: SetupError },
     #[error(transparent)]
     Memory(#[from] MapError),
+    #[error("an MTU of {mtu} bytes is not from 68 to {most}, which the guest's `mtu` and its backend allow")]
+    Mtu { mtu: u64, most: u16 },
+    #[error("{} is no address of a guest", mac_text(.0))]
+    Mac([u8; 6]),
+    #[error("{value:#x} is no device status: it has 8 bits")]
+    Status { value: u64 },
+    #[error("the file descriptor is no stream socket of AF_UNIX")]
+    Channel,
     #[error("config space has no {len} bytes at {offset}")]
     ConfigRange { offset: u32, len: usize },
     #[error("config space is read-only at {offset}, {len} bytes")]
     ConfigReadOnly { offset: u32, len: usize },
+}
+
+fn mac_text(mac: &[u8; 6]) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
 }
 
 type Kind = (&'static str, Discriminant<Refused>, Option<Discriminant<MapError>>);

@@ -9,7 +9,7 @@ use tracing::info;
 use vhost::vhost_user::{BackendReqHandler, Error as VhostError};
 
 use crate::device::Device;
-use crate::messages::{self, Message, Refusal, SET_VRING_ENABLE};
+use crate::messages::{self, Message, Refusal};
 use crate::refusal::Refused;
 use crate::sigbus::Alarm;
 use crate::wire::{Header, Next, Received, Relay, Wire};
@@ -138,9 +138,10 @@ impl<'a> Session<'a> {
             lock(&self.device).journal.refused(message.name, &cause);
             return self.refuse(message, header);
         }
-        match header.code {
-            SET_VRING_ENABLE => self.set_vring_enable(message, &received),
-            _ => self.hand_over(message, received),
+        if beside::serves(header.code) {
+            self.serve_beside(message, received)
+        } else {
+            self.hand_over(message, received)
         }
     }
 
@@ -185,16 +186,6 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// SET_VRING_ENABLE. The `vhost` crate refuses it before SET_FEATURES, when QEMU sends it first.
-    fn set_vring_enable(&mut self, message: &Message, received: &Received) -> Result<(), SessionError> {
-        let payload = received.payload();
-        let word =
-            |at: usize| u32::from_ne_bytes([payload[at], payload[at + 1], payload[at + 2], payload[at + 3]]);
-        let (ring, value) = (word(0), word(4));
-        let done = lock(&self.device).carry_out(message.name, |device| device.set_enabled(ring, value));
-        self.ack(received.header, done.is_err().into())
-    }
-
     /// Lets the `vhost` crate decode the message, call our handler, and answer.
     fn hand_over(&mut self, message: &'static Message, received: Received) -> Result<(), SessionError> {
         let header = received.header;
@@ -221,5 +212,6 @@ impl<'a> Session<'a> {
     }
 }
 
+mod beside;
 #[cfg(test)]
 mod tests;

@@ -17,10 +17,11 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use virtqueue::Ring;
 
-use crate::{DeviceOptions, FrontendState, Queues, SessionError, serve};
+use crate::{Channel, DeviceOptions, FrontendState, Link, Queues, SessionError, serve};
 
 pub(crate) const NEED_REPLY: u32 = 8;
-pub(crate) const ALL_PROTOCOL: u64 = 1 | 1 << 3 | 1 << 9 | 1 << 13 | 1 << 15;
+pub(crate) const ALL_PROTOCOL: u64 =
+    1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 9 | 1 << 13 | 1 << 15 | 1 << 16;
 /// VERSION_1, PROTOCOL_FEATURES.
 pub(crate) const FEATURES: u64 = 1 << 32 | 1 << 30;
 /// Where test memory is, for the guest and for the frontend.
@@ -105,7 +106,10 @@ pub(crate) struct Record {
     pub events: Vec<Event>,
     pub states: Vec<FrontendState>,
     pub out: HashMap<u16, Ring>,
-    pub link_up: bool,
+    pub link: Link,
+    pub max_mtu: Option<u16>,
+    pub announced: Vec<[u8; 6]>,
+    pub channel: Option<Channel>,
     watched: String,
 }
 
@@ -148,8 +152,22 @@ impl Queues for Engine {
         self.look().states.push(state.clone());
     }
 
-    fn link_up(&self) -> bool {
-        self.look().link_up
+    fn link(&self) -> Link {
+        self.look().link
+    }
+
+    fn max_mtu(&self) -> Option<u16> {
+        self.look().max_mtu
+    }
+
+    fn announce(&mut self, mac: [u8; 6]) {
+        let mut record = self.look();
+        assert_eq!(record.states.last().unwrap().mac, Some(mac), "its address was not shown before");
+        record.announced.push(mac);
+    }
+
+    fn set_channel(&mut self, channel: Option<Channel>) {
+        self.look().channel = channel;
     }
 }
 
@@ -243,9 +261,14 @@ impl Client {
 
     /// Everything up to SET_FEATURES.
     pub fn negotiate(&mut self) {
+        self.negotiate_only(ALL_PROTOCOL);
+    }
+
+    /// The same with some protocol features.
+    pub fn negotiate_only(&mut self, protocol: u64) {
         self.ask_u64(1);
         self.ask_u64(15);
-        self.send(16, 0, &ALL_PROTOCOL.to_ne_bytes(), &[]);
+        self.send(16, 0, &protocol.to_ne_bytes(), &[]);
         assert!(self.tell(3, &[], &[]));
         assert!(self.tell_u64(2, FEATURES));
     }

@@ -32,7 +32,8 @@ const MAX_FDS: usize = 253;
 /// As many as are kept of a message's: no message has more than 8, and the others count only.
 const KEPT_FDS: usize = 9;
 
-const VERSION: u32 = 1;
+/// Flags of a message that is neither a reply nor wants one.
+pub(crate) const VERSION: u32 = 1;
 const REPLY: u32 = 1 << 2;
 const NEED_REPLY: u32 = 1 << 3;
 
@@ -101,6 +102,11 @@ pub(crate) struct Received {
 impl Received {
     pub fn payload(&self) -> &[u8] {
         &self.bytes[HEADER_LEN..]
+    }
+
+    /// The file descriptor that came last.
+    pub fn take_fd(&mut self) -> Option<OwnedFd> {
+        self.fds.pop()
     }
 }
 

@@ -1,6 +1,7 @@
 //! Whole sessions: what a frontend sends, what it is told, and what happens to rings, memory and descriptors.
 
 mod hostile;
+mod net;
 mod random;
 mod rings;
 
@@ -13,6 +14,7 @@ use vhost::vhost_user::{Frontend, VhostUserFrontend, VhostUserProtocolFeatures a
 use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
 use vmm_sys_util::eventfd::EventFd;
 
+use crate::Link;
 use crate::testing::*;
 
 /// The `vhost` crate's own frontend, as cloud-hypervisor and crosvm use it, brings up 128 pairs.
@@ -87,12 +89,12 @@ fn the_vhost_crates_frontend_brings_up_every_pair() {
 fn config_space_is_read_and_its_mac_written() {
     let _alone = alone();
     let mut client = Client::connect(4);
-    client.engine.look().link_up = true;
+    client.engine.look().link = Link { up: true, ..Link::default() };
     client.negotiate();
     assert_eq!((client.ask_u64(17), client.ask_u64(36)), (4, 509));
     let reply = client.ask(24, &config(0, &[0; 12]));
     assert_eq!(reply, config(0, &[2, 0, 0, 0, 0, 7, 1, 0, 4, 0, 0, 0]));
-    client.engine.look().link_up = false;
+    client.engine.look().link = Link::default();
     assert_eq!(client.ask(24, &config(6, &[0; 2])), config(6, &[0, 0]));
     assert!(client.tell(25, &config(0, &[6; 6]), &[]));
     assert!(!client.tell(25, &config(6, &[1, 0]), &[]));
@@ -131,14 +133,14 @@ fn features_never_offered_are_refused() {
 fn acks_come_only_when_negotiated_and_asked_for() {
     let _alone = alone();
     let mut client = Client::connect(1);
-    client.send(20, NEED_REPLY, &1500u64.to_ne_bytes(), &[]);
+    client.send(23, NEED_REPLY, &state(0, 1), &[]);
     client.send(18, NEED_REPLY, &state(9, 1), &[]);
     assert!(client.alive(), "no ack before REPLY_ACK is negotiated");
     client.negotiate();
-    client.send(20, 0, &1500u64.to_ne_bytes(), &[]);
+    client.send(23, 0, &state(0, 1), &[]);
     client.send(18, 0, &state(9, 1), &[]);
     assert!(client.alive(), "no ack that was not asked for");
-    assert!(!client.tell(20, &1500u64.to_ne_bytes(), &[]));
+    assert!(!client.tell(23, &state(0, 1), &[]));
     client.close().0.unwrap();
 }
 

@@ -58,6 +58,16 @@ fn guest_facts(facts: &mut Table, guest: &Guest) {
     fact(facts, "socket", &guest.socket);
     fact(facts, "frontend", format!("{connected} (frontends so far: {connections})"));
     fact(facts, "memory", format!("{} in regions: {regions}", memory(guest.memory_bytes)));
+    if let Some(mtu) = guest.frontend_mtu {
+        fact(facts, "mtu", format!("{mtu}, set by the frontend"));
+    }
+    if guest.announced > 0 {
+        fact(facts, "announced", format!("times: {}", count(guest.announced)));
+    }
+    if !guest.device_status.is_empty() {
+        fact(facts, "status", guest.device_status.join(" "));
+    }
+    fact_list(facts, "offered", &guest.offered);
     fact_list(facts, "features", &guest.features);
     fact_list(facts, "protocol features", &guest.protocol_features);
 }

@@ -20,7 +20,7 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     let word = prop_oneof![Just(0u64), Just(0x1000), Just(0x8000), Just(u64::MAX - 0xfff), any::<u64>()];
     prop_oneof![
-        8 => (1u32..=20, 0u32..3, prop_oneof![0u32..3, Just(16u32), any::<u32>()])
+        8 => (1u32..=24, 0u32..3, prop_oneof![0u32..3, Just(16u32), any::<u32>()])
             .prop_map(|(code, ring, num)| Step::Likely(code, ring, num)),
         2 => (prop_oneof![0u32..48, any::<u32>()], 0u32..16, prop::collection::vec(any::<u8>(), 0..64), 0usize..4)
             .prop_map(|(code, flags, payload, fds)| Step::Any(code, flags, payload, fds)),
@@ -32,6 +32,7 @@ fn step() -> impl Strategy<Value = Step> {
 fn play(client: &Client, guest: &Guest, steps: &[Step]) {
     let null = File::open("/dev/null").unwrap();
     let eventfd = event();
+    let (channel, _other_end) = std::os::unix::net::UnixStream::pair().unwrap();
     let send = |code: u32, flags: u32, payload: &[u8], fds: &[BorrowedFd<'_>]| {
         // The session may have ended already.
         let _ = try_send(&client.stream, &message(code, flags & !3, payload), fds);
@@ -48,6 +49,10 @@ fn play(client: &Client, guest: &Guest, steps: &[Step]) {
                 16 => send(16, 8, &ALL_PROTOCOL.to_ne_bytes(), &[]),
                 19 => send(37, 8, &single(guest.region(1 + u64::from(*num))), &[guest.file.as_fd()]),
                 20 => send(38, 8, &single(guest.region(1 + u64::from(*num))), &[]),
+                21 => send(19, 8, &u64::from(*num).to_ne_bytes(), &[]),
+                22 => send(20, 8, &u64::from(*num).to_ne_bytes(), &[]),
+                23 => send(39, 8, &u64::from(*num).to_ne_bytes(), &[]),
+                24 => send(21, 8, &[], &[channel.as_fd()]),
                 _ => send(*code, 8, &state(*ring, *num), &[]),
             },
             Step::Any(code, flags, payload, fds) => {

@@ -16,7 +16,7 @@ use port::counters::{PairCounters, Shared, shared};
 use port::guest::{GuestCounters, GuestPair, Limits};
 use port::outbox::Outbox;
 use vhost_user::features::all_offloads;
-use vhost_user::{DeviceOptions, FrontendState, Listener, Queues};
+use vhost_user::{Channel, DeviceOptions, FrontendState, Link, Listener, Queues};
 use virtqueue::Ring;
 
 use crate::Failure;
@@ -132,9 +132,17 @@ impl Queues for &Shelf {
 
     fn observe(&mut self, _: &FrontendState) {}
 
-    fn link_up(&self) -> bool {
-        true
+    fn link(&self) -> Link {
+        Link { up: true, ..Link::default() }
     }
+
+    fn max_mtu(&self) -> Option<u16> {
+        None
+    }
+
+    fn announce(&mut self, _: [u8; 6]) {}
+
+    fn set_channel(&mut self, _: Option<Channel>) {}
 }
 
 impl Ringwire {
