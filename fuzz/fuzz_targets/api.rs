@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
-use ringwired::api::{self, BackendError, PortError, SocketConfig, Source};
+use ringwired::api::{self, BackendError, NoSuchGuest, PortError, SocketConfig, Source};
 use ringwired::config::ApiConfig;
 use ringwired::socket::ApiSocket;
 use snapshot::{ErrorBody, Guest, Nic, Port, PortKind, Queue, Status, Worker};
@@ -103,6 +103,10 @@ impl Source for MadeUp {
         if guest == "vm1" { Ok(()) } else { Err(BackendError::NoSuchGuest(guest.into())) }
     }
 
+    fn set_offloads(&self, guest: &str, _: u64) -> Result<(), NoSuchGuest> {
+        if guest == "vm1" { Ok(()) } else { Err(NoSuchGuest(guest.into())) }
+    }
+
     fn add_socket(&self, config: SocketConfig, fds: Vec<OwnedFd>) -> Result<(), PortError> {
         assert!(fds.is_empty(), "none was sent");
         Err(PortError::NameTaken(config.name))
@@ -171,10 +175,14 @@ fn status() -> Status {
         socket: "/run/ringwire/vm1.sock".into(),
         connected: true,
         connections: 1,
+        offered: vec!["VIRTIO_F_VERSION_1".into(), "VIRTIO_NET_F_CSUM".into()],
         features: vec!["VIRTIO_F_VERSION_1".into()],
         protocol_features: Vec::new(),
         memory_regions: 2,
         memory_bytes: 1 << 30,
+        frontend_mtu: Some(1500),
+        device_status: vec!["DRIVER_OK".into()],
+        announced: 1,
         queues: vec![queue(0), queue(1)],
     };
     let nic = Nic {

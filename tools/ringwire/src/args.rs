@@ -37,6 +37,9 @@ pub enum Command {
     /// What a guest is connected to.
     #[command(subcommand)]
     Backend(BackendCommand),
+    /// What a guest is offered.
+    #[command(subcommand)]
+    Guest(GuestCommand),
     /// Counters: packets and bytes each way, held, and drops by reason.
     Stats {
         /// Only this port.
@@ -106,6 +109,23 @@ pub enum BackendCommand {
         guest: String,
         /// A nic, tap or raw port, another guest, or "none".
         port: String,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+/// The commands about guests.
+#[derive(Debug, Subcommand)]
+pub enum GuestCommand {
+    /// Choose the checksum and segmentation offloads that a guest's next frontend is offered.
+    ///
+    /// A driver keeps what it has negotiated. QEMU does so for as long as it runs, and does not come back to a
+    /// ringwired that offers less: take offloads away before the guest is started.
+    Offloads {
+        /// The guest.
+        guest: String,
+        /// "auto" (all), "off" (none), or names as QEMU has them, separated by commas: csum,host_tso4.
+        offloads: String,
         #[command(flatten)]
         output: Output,
     },

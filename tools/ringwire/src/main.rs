@@ -14,9 +14,9 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use serde::de::DeserializeOwned;
-use snapshot::{Backend, NewPort, Port, PortKind};
+use snapshot::{Backend, NewPort, Offered, Offloads, Port, PortKind};
 
-use args::{AddCommand, BackendCommand, Cli, Command, NewSocket, Output, PortCommand};
+use args::{AddCommand, BackendCommand, Cli, Command, GuestCommand, NewSocket, Output, PortCommand};
 use client::{ClientError, path_element};
 
 fn main() -> ExitCode {
@@ -57,12 +57,25 @@ fn run(api: &Path, command: &Command) -> Result<String, ClientError> {
             let answer = client::put(api, &path, &Backend { backend: port.clone() }, Vec::new())?;
             view_answer(api, answer, output, views::connected)
         }
+        Command::Guest(GuestCommand::Offloads { guest, offloads, output }) => {
+            let path = format!("/v1/guests/{}/offloads", path_element(guest));
+            let answer = client::put(api, &path, &Offloads { offloads: offered(offloads) }, Vec::new())?;
+            view_answer(api, answer, output, views::offloads)
+        }
         Command::Stats { name: None, output } => {
             show(api, "/v1/ports", output, |ports: &Vec<Port>| views::stats(ports))
         }
         Command::Stats { name: Some(name), output } => {
             show(api, &port(name), output, |port| views::stats(std::slice::from_ref(port)))
         }
+    }
+}
+
+/// One of the two words, or a list.
+fn offered(text: &str) -> Offered {
+    match text {
+        "auto" | "off" => Offered::Word(text.to_owned()),
+        list => Offered::List(list.split(',').map(str::to_owned).collect()),
     }
 }
 

@@ -94,6 +94,27 @@ fn a_guest_gets_another_backend() {
 }
 
 #[test]
+fn a_guest_is_offered_other_offloads() {
+    let server = Server::start();
+    let asked = |offloads| shown(&server, &["guest", "offloads", "vm1", offloads]);
+    let kept = "vm1: negotiated, and kept until then: -\n";
+    let offered = "vm1: offloads offered, in force from the frontend's next connection:";
+    assert_eq!(asked("csum,host_tso4"), format!("{offered} CSUM HOST_TSO4\n{kept}"));
+    assert_eq!(asked("off"), format!("{offered} -\n{kept}"));
+    assert!(asked("auto").starts_with(&format!("{offered} CSUM GUEST_CSUM ")));
+    let port: snapshot::Port =
+        serde_json::from_str(&shown(&server, &["guest", "offloads", "vm1", "csum", "--json"])).unwrap();
+    assert_eq!(port.guest.unwrap().offered, ["VIRTIO_NET_F_CSUM"]);
+    let (status, line) = refused(&server.socket(), &["guest", "offloads", "vm1", "csum,tso"]);
+    assert!(
+        status == 1 && line.starts_with("ringwire: offloads: unknown value \"tso\" (allowed: csum, "),
+        "{line}"
+    );
+    let (status, line) = refused(&server.socket(), &["guest", "offloads", "vm9", "off"]);
+    assert_eq!((status, line.as_str()), (1, "ringwire: no guest is called \"vm9\"\n"));
+}
+
+#[test]
 fn a_port_is_asked_for_and_descriptors_go_along() {
     let server = Server::start();
     let asked = "ringwire: there is a port called SocketConfig { name: \"t\", kind: ";

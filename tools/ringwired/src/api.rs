@@ -17,12 +17,12 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, put};
 use axum::{Extension, Router};
 use engine::Datapath;
-pub use engine::config::{SocketConfig, SocketKind};
-pub use engine::{BackendError, PortError};
+pub use engine::config::{OFFLOADS, SocketConfig, SocketKind};
+pub use engine::{BackendError, NoSuchGuest, PortError};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use snapshot::{Backend, ErrorBody, NewPort, PortKind, Status};
+use snapshot::{Backend, ErrorBody, NewPort, Offloads, PortKind, Status};
 use tokio::net::UnixStream;
 use tokio::sync::Semaphore;
 
@@ -55,6 +55,9 @@ pub trait Source: Send + Sync + 'static {
     /// Connects a guest to another port, or to none.
     fn set_backend(&self, guest: &str, backend: Option<&str>) -> Result<(), BackendError>;
 
+    /// Replaces the offloads, as feature bits, that a guest's next frontend is offered.
+    fn set_offloads(&self, guest: &str, offloads: u64) -> Result<(), NoSuchGuest>;
+
     /// Adds a tap or raw socket; `fds`, if there are any, are open already.
     fn add_socket(&self, config: SocketConfig, fds: Vec<OwnedFd>) -> Result<(), PortError>;
 
@@ -69,6 +72,10 @@ impl Source for Datapath {
 
     fn set_backend(&self, guest: &str, backend: Option<&str>) -> Result<(), BackendError> {
         self.set_backend(guest, backend)
+    }
+
+    fn set_offloads(&self, guest: &str, offloads: u64) -> Result<(), NoSuchGuest> {
+        self.set_offloads(guest, offloads)
     }
 
     fn add_socket(&self, config: SocketConfig, fds: Vec<OwnedFd>) -> Result<(), PortError> {
@@ -108,6 +115,7 @@ fn router(api: Api) -> Router {
         .route("/v1/ports", get(ports))
         .route("/v1/ports/{name}", get(port).put(add_port).delete(remove_port))
         .route("/v1/guests/{name}/backend", put(set_backend))
+        .route("/v1/guests/{name}/offloads", put(set_offloads))
         .route("/metrics", get(prometheus))
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
@@ -332,6 +340,26 @@ async fn set_backend(
     port(State(api), Ok(Path(name))).await
 }
 
+/// The guest's port, as it is then.
+async fn set_offloads(
+    State(api): State<Api>,
+    name: Result<Path<String>, PathRejection>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Refusal> {
+    let Path(name) = name.map_err(|error| Refusal(error.status(), error.body_text()))?;
+    let body = body.map_err(|error| Refusal(error.status(), error.body_text()))?;
+    let wanted: Offloads = serde_json::from_slice(&body).map_err(|error| {
+        let text = format!("the body is not {{\"offloads\": \"auto\"|\"off\"|[\"NAME\", ...]}}: {error}");
+        Refusal(StatusCode::BAD_REQUEST, text)
+    })?;
+    let bits = shapes::offload_bits(&wanted.offloads)
+        .map_err(|problem| Refusal(StatusCode::UNPROCESSABLE_ENTITY, problem))?;
+    let guest = name.clone();
+    let set = move |source: &dyn Source| source.set_offloads(&guest, bits);
+    api.ask(set).await?.map_err(|error| Refusal(StatusCode::NOT_FOUND, error.to_string()))?;
+    port(State(api), Ok(Path(name))).await
+}
+
 fn code(error: &BackendError) -> StatusCode {
     match error {
         BackendError::NoSuchGuest(_) => StatusCode::NOT_FOUND,
@@ -347,7 +375,8 @@ async fn prometheus(State(api): State<Api>) -> Result<Response, Refusal> {
     Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], page).into_response())
 }
 
-const PATHS: &str = "/v1/status, /v1/ports, /v1/ports/NAME, /v1/guests/NAME/backend, /metrics";
+const PATHS: &str =
+    "/v1/status, /v1/ports, /v1/ports/NAME, /v1/guests/NAME/backend, /v1/guests/NAME/offloads, /metrics";
 
 async fn no_such_path(uri: Uri) -> Refusal {
     let text = format!("no such path: {} (there are: {PATHS})", uri.path());
@@ -356,7 +385,7 @@ async fn no_such_path(uri: Uri) -> Refusal {
 
 async fn no_such_method(uri: Uri) -> Refusal {
     let path = uri.path();
-    let text = match path.ends_with("/backend") {
+    let text = match path.ends_with("/backend") || path.ends_with("/offloads") {
         true => format!("{path} can only be changed (PUT); GET /v1/ports/NAME shows it"),
         false if path.starts_with("/v1/ports/") => {
             format!("{path} can be read (GET), added (PUT) and removed (DELETE)")

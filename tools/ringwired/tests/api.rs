@@ -159,6 +159,60 @@ fn a_backend_that_cannot_be_is_refused_in_json() {
     assert_eq!(shown.guest.unwrap().backend, "wire0", "nothing has changed");
 }
 
+#[test]
+fn a_guest_is_offered_other_offloads() {
+    let server = Server::start();
+    let path = "/v1/guests/vm1/offloads";
+    let all: Vec<&str> = api::OFFLOADS.iter().map(|(name, _)| *name).collect();
+    for (wanted, offered) in [
+        ("\"off\"", vec![]),
+        ("\"auto\"", all),
+        ("[\"host_tso4\", \"csum\", \"csum\"]", vec!["csum", "host_tso4"]),
+        ("[]", vec![]),
+    ] {
+        let (code, answer) = put(&server, path, &format!("{{\"offloads\": {wanted}}}"));
+        assert_eq!(code, 200, "{wanted}: {answer}");
+        let shown: snapshot::Port = serde_json::from_str(&answer).unwrap();
+        let expected: Vec<String> =
+            offered.iter().map(|name| format!("VIRTIO_NET_F_{}", name.to_uppercase())).collect();
+        assert_eq!(shown.guest.unwrap().offered, expected, "{wanted}");
+    }
+    let names = "csum, guest_csum, guest_tso4, guest_tso6, guest_ecn, guest_ufo, guest_uso4, guest_uso6, host_tso4, \
+                 host_tso6, host_ecn, host_ufo, host_uso";
+    for (path, body, code, refused) in [
+        (
+            path,
+            "{\"offloads\": \"on\"}",
+            422,
+            "offloads: unknown value \"on\" (allowed: auto, off), or an array of offloads",
+        ),
+        (
+            path,
+            "{\"offloads\": [\"csum\", \"tso\"]}",
+            422,
+            &format!("offloads: unknown value \"tso\" (allowed: {names})"),
+        ),
+        ("/v1/guests/vm9/offloads", "{\"offloads\": \"off\"}", 404, "no guest is called \"vm9\""),
+        ("/v1/guests/wire0/offloads", "{\"offloads\": \"off\"}", 404, "no guest is called \"wire0\""),
+    ] {
+        let (answered, answer) = put(&server, path, body);
+        assert_eq!((answered, error(&answer).as_str()), (code, refused), "{path} {body}");
+    }
+    for body in
+        ["", "{}", "{\"offloads\": 1}", "{\"offloads\": [1]}", "{\"offloads\": \"off\", \"now\": true}"]
+    {
+        let (code, answer) = put(&server, path, body);
+        assert_eq!(code, 400, "{body}");
+        assert!(error(&answer).starts_with("the body is not {\"offloads\": "), "{answer}");
+    }
+    let (code, _, body) = get(&server, path);
+    assert_eq!(code, 405);
+    assert!(error(&body).contains("can only be changed (PUT)"), "{body}");
+    let (_, _, body) = get(&server, "/v1/ports/vm1");
+    let shown: snapshot::Port = serde_json::from_str(&body).unwrap();
+    assert!(shown.guest.unwrap().offered.is_empty(), "nothing has changed");
+}
+
 /// What the made-up datapath says it was asked to add.
 const ASKED: &str = "there is a port called SocketConfig { name: \"tap0\", kind: ";
 

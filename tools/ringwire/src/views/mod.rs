@@ -36,6 +36,29 @@ pub fn connected(port: &Port) -> String {
     format!("{}: backend {}\n", port.name, backend(port))
 }
 
+/// `ringwire guest offloads`: what is in force, and since when not.
+pub fn offloads(port: &Port) -> String {
+    let Some(guest) = &port.guest else { return String::new() };
+    let shown = |features: &[String]| {
+        let names: Vec<&str> = features.iter().filter_map(|name| offload(name)).collect();
+        if names.is_empty() { NOTHING.to_owned() } else { names.join(" ") }
+    };
+    let when = "in force from the frontend's next connection";
+    let mut text = format!("{}: offloads offered, {when}: {}\n", port.name, shown(&guest.offered));
+    if guest.connected {
+        text += &format!("{}: negotiated, and kept until then: {}\n", port.name, shown(&guest.features));
+    }
+    text
+}
+
+/// What is offload about a feature's name: VIRTIO_NET_F_CSUM, VIRTIO_NET_F_HOST_TSO4 and their kind.
+fn offload(feature: &str) -> Option<&str> {
+    let name = feature.strip_prefix("VIRTIO_NET_F_")?;
+    let kinds = ["CSUM", "TSO4", "TSO6", "ECN", "UFO", "USO", "USO4", "USO6"];
+    let kind = name.strip_prefix("GUEST_").or(name.strip_prefix("HOST_")).unwrap_or(name);
+    kinds.contains(&kind).then_some(name)
+}
+
 fn dropped(port: &Port) -> u64 {
     port.drops.values().sum()
 }

@@ -4,6 +4,9 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::path::{Path, PathBuf};
 
+use engine::config::{OFFLOADS, all_offloads};
+use snapshot::Offered;
+
 use super::ConfigError;
 use super::document::Value;
 
@@ -55,6 +58,29 @@ pub(crate) fn check_name(name: &str) -> Result<(), String> {
         true => Ok(()),
         false => Err(format!("{name:?} cannot be a name (allowed: {NAME_RULE})")),
     }
+}
+
+/// Feature bits of the offloads that are asked for, or what is wrong with a name.
+pub(crate) fn offload_bits(wanted: &Offered) -> Result<u64, String> {
+    let names = match wanted {
+        Offered::Word(word) => {
+            return match word.as_str() {
+                "auto" => Ok(all_offloads()),
+                "off" => Ok(0),
+                other => Err(format!(
+                    "offloads: unknown value {other:?} (allowed: auto, off), or an array of offloads"
+                )),
+            };
+        }
+        Offered::List(names) => names,
+    };
+    names.iter().try_fold(0, |bits, name| match OFFLOADS.iter().find(|(known, _)| known == name) {
+        Some((_, bit)) => Ok(bits | 1 << bit),
+        None => {
+            let known: Vec<&str> = OFFLOADS.iter().map(|(known, _)| *known).collect();
+            Err(format!("offloads: unknown value {name:?} (allowed: {})", known.join(", ")))
+        }
+    })
 }
 
 /// Path of a unix socket.

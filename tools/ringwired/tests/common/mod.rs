@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-use ringwired::api::{self, BackendError, PortError, SocketConfig, Source};
+use ringwired::api::{self, BackendError, NoSuchGuest, PortError, SocketConfig, Source};
 use ringwired::config::ApiConfig;
 use ringwired::socket::ApiSocket;
 use snapshot::Status;
@@ -29,6 +29,8 @@ struct MadeUp<L> {
     look: L,
     /// What was asked for, by guest.
     backends: Mutex<BTreeMap<String, String>>,
+    /// Likewise.
+    offloads: Mutex<BTreeMap<String, u64>>,
 }
 
 impl<L: Fn() -> Status + Send + Sync + 'static> Source for MadeUp<L> {
@@ -38,6 +40,13 @@ impl<L: Fn() -> Status + Send + Sync + 'static> Source for MadeUp<L> {
         for port in &mut status.ports {
             if let (Some(guest), Some(backend)) = (&mut port.guest, backends.get(&port.name)) {
                 guest.backend.clone_from(backend);
+            }
+            if let (Some(guest), Some(bits)) =
+                (&mut port.guest, self.offloads.lock().unwrap().get(&port.name))
+            {
+                let offered = api::OFFLOADS.iter().filter(|(_, bit)| bits & 1 << bit != 0);
+                guest.offered =
+                    offered.map(|(name, _)| format!("VIRTIO_NET_F_{}", name.to_uppercase())).collect();
             }
         }
         status
@@ -61,6 +70,15 @@ impl<L: Fn() -> Status + Send + Sync + 'static> Source for MadeUp<L> {
             return Err(BackendError::Taken { port: backend.to_owned(), guest: other.name.clone() });
         }
         self.backends.lock().unwrap().insert(guest.to_owned(), backend.to_owned());
+        Ok(())
+    }
+
+    fn set_offloads(&self, guest: &str, offloads: u64) -> Result<(), NoSuchGuest> {
+        let status = self.status();
+        if !status.ports.iter().any(|port| port.name == guest && port.guest.is_some()) {
+            return Err(NoSuchGuest(guest.to_owned()));
+        }
+        self.offloads.lock().unwrap().insert(guest.to_owned(), offloads);
         Ok(())
     }
 
@@ -92,7 +110,7 @@ impl Server {
 
     /// Serves what `look` sees.
     pub fn with(look: impl Fn() -> Status + Send + Sync + 'static) -> Server {
-        let source = Arc::new(MadeUp { look, backends: Mutex::default() });
+        let source = Arc::new(MadeUp { look, backends: Mutex::default(), offloads: Mutex::default() });
         let directory = tempfile::tempdir().unwrap();
         let config = ApiConfig { socket: directory.path().join("api.sock"), ..ApiConfig::default() };
         let (stop, stopped) = oneshot::channel::<()>();
