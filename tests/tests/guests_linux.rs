@@ -2,7 +2,7 @@
 //! through the datapath; and ringwired, inside a VM, drives an emulated e1000e through vfio-pci.
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use tests::daemon::{self, Daemon, assert_balanced};
@@ -206,6 +206,68 @@ fn linux_guest_packed_single_1() {
 #[test]
 fn linux_guest_legacy() {
     run(Guest { mergeable: false, legacy: true, ..USUAL });
+}
+
+/// Run in a guest with `host_mtu`.
+const MTU_SCRIPT: &str = r#"
+ip addr add THEIRS/24 dev eth0
+ip link set eth0 up
+mark "mtu $(cat /sys/class/net/eth0/mtu)"
+ping -c 5 -W 1 -s 1300 OURS >/run/out
+mark "ping $(grep -c 'bytes from' /run/out)"
+true
+"#;
+
+/// A guest that QEMU gives an MTU, on a nic of 1500: what it says, and the MTU that was shown meanwhile, if any.
+fn with_host_mtu(mtu: u16) -> Option<(String, Option<u16>, Daemon, Scene)> {
+    if skipped() {
+        return None;
+    }
+    let namespace = Namespace::new(&format!("{OURS}/24"));
+    let mut scene = Scene::new();
+    let near = &namespace.near;
+    scene.nic("wire0", &format!("net_af_packet0,iface={near},framesz=2048,blocksz=4096,framecnt=512"), 1, "");
+    scene.guest("vm1", "wire0", 1);
+    let daemon = scene.start();
+    let (script, console) = (scene.path("script"), scene.path("console"));
+    std::fs::write(&script, MTU_SCRIPT.replace("THEIRS", THEIRS).replace("OURS", OURS)).expect("a script");
+    let mut command = Command::new(rig("run-guest"));
+    command.arg("--socket").arg(scene.socket("vm1")).arg("--script").arg(&script);
+    command.arg("--console").arg(&console).args(["--timeout", "90"]);
+    let mut guest = command
+        .args(["--extra-device-opts", &format!("host_mtu={mtu}")])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("bash");
+    let mut shown = None;
+    let status = loop {
+        shown = shown.or(daemon::guest(&daemon.port("vm1")).frontend_mtu);
+        if let Some(status) = guest.try_wait().expect("the guest") {
+            break status;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    let said = String::from_utf8_lossy(&std::fs::read(&console).unwrap_or_default()).into_owned();
+    assert!(status.success(), "{status:?}: {said}\n{}", daemon.summary());
+    Some((said, shown, daemon, scene))
+}
+
+#[test]
+fn linux_guest_host_mtu_is_taken_and_shown() {
+    let Some((said, shown, daemon, _scene)) = with_host_mtu(1400) else { return };
+    assert_eq!((mark(&said, "mtu"), mark(&said, "ping"), shown), (1400.0, 5.0, Some(1400)));
+    assert!(daemon.complaints().is_empty(), "{:?}", daemon.complaints());
+}
+
+/// QEMU has already told its guest of that MTU, and starts none of its rings.
+#[test]
+fn linux_guest_host_mtu_of_more_than_the_nic_takes_is_refused() {
+    let Some((said, shown, daemon, _scene)) = with_host_mtu(9000) else { return };
+    assert_eq!((mark(&said, "mtu"), mark(&said, "ping"), shown), (9000.0, 0.0, None));
+    let complaints = daemon.complaints();
+    let expected = "refused: an MTU of 9000 bytes is not from 68 to 1500";
+    assert!(complaints.iter().any(|line| line.contains("vm1") && line.contains(expected)), "{complaints:?}");
 }
 
 #[test]

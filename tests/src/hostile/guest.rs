@@ -52,7 +52,7 @@ pub mod feature {
 }
 
 /// Protocol features acknowledged: MQ, REPLY_ACK, CONFIG, RESET_DEVICE, CONFIGURE_MEM_SLOTS.
-pub const PROTOCOL: u64 = 1 | 1 << 3 | 1 << 9 | 1 << 13 | 1 << 15;
+pub const PROTOCOL: u64 = 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 9 | 1 << 13 | 1 << 15 | 1 << 16;
 
 /// A memory region as in SET_MEM_TABLE: guest address, size, frontend address, offset in the file.
 pub type Region = [u64; 4];

@@ -3,10 +3,12 @@
 //! Each test is in a network of its own ([`tests::lan`]), in which a bridge joins all backends, so that whatever the
 //! guest is connected to it reaches the same others.
 
+mod announce;
 mod fallback;
 mod guests;
 mod idle;
 mod interfaces;
+mod link;
 mod punt;
 mod refused;
 mod segments;

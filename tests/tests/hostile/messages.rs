@@ -212,7 +212,7 @@ fn logs(stage: &mut Stage) {
 
 fn descriptors(stage: &mut Stage) {
     let row = "fds where none belong, and too many";
-    let none: [(u32, Vec<u8>); 8] = [
+    let none: [(u32, Vec<u8>); 10] = [
         (code::SET_FEATURES, longs(&[0])),
         (code::SET_OWNER, vec![]),
         (code::SET_VRING_NUM, words(&[0, 8])),
@@ -220,7 +220,9 @@ fn descriptors(stage: &mut Stage) {
         (code::SET_VRING_BASE, words(&[0, 0])),
         (code::SET_PROTOCOL_FEATURES, longs(&[0])),
         (code::SET_VRING_ENABLE, words(&[0, 0])),
+        (code::SEND_RARP, longs(&[2])),
         (code::NET_SET_MTU, longs(&[1500])),
+        (code::SET_STATUS, longs(&[0])),
     ];
     let sent = "1, 8, 33 and 253 with each message that takes none";
     refused(stage, row, sent, &["1 file descriptors attached"], 0, |hostile| {
@@ -362,7 +364,7 @@ fn lengths(stage: &mut Stage) {
     let sent = "one byte less, one, eight and 4096 more than the message has";
     refused(stage, row, sent, &["bytes of payload"], 0, |hostile| {
         let file = hostile.ram.file.as_raw_fd();
-        let good: [(u32, Vec<u8>, usize); 10] = [
+        let good: [(u32, Vec<u8>, usize); 13] = [
             (code::SET_FEATURES, longs(&[0]), 0),
             (code::SET_MEM_TABLE, table(&[LOW, HIGH]), 2),
             (code::SET_VRING_NUM, words(&[IDLE, 8]), 0),
@@ -373,6 +375,9 @@ fn lengths(stage: &mut Stage) {
             (code::SET_PROTOCOL_FEATURES, longs(&[PROTOCOL]), 0),
             (code::SET_VRING_ENABLE, words(&[IDLE, 1]), 0),
             (code::ADD_MEM_REG, single([1 << 40, 0x1000, 1 << 41, 0]), 1),
+            (code::SEND_RARP, longs(&[2]), 0),
+            (code::NET_SET_MTU, longs(&[1500]), 0),
+            (code::SET_STATUS, longs(&[0]), 0),
         ];
         let mut answers = Vec::new();
         for (code, payload, fds) in good {
@@ -385,7 +390,7 @@ fn lengths(stage: &mut Stage) {
         answers
     });
     refused(stage, row, "messages without their payload", &["0 bytes of payload"], 0, |hostile| {
-        let codes = [2, 5, 8, 9, 10, 12, 13, 14, 16, 18, 25, 37, 38];
+        let codes = [2, 5, 8, 9, 10, 12, 13, 14, 16, 18, 19, 20, 25, 37, 38, 39];
         codes.map(|code| hostile.client.tell(code, &[], &[])).into()
     });
     refused(stage, row, "a reply, unasked", &["marked as a reply"], 0, |hostile| {

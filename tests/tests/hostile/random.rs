@@ -53,7 +53,7 @@ fn send(hostile: &Hostile, random: &mut Rng) -> bool {
     let long = u64::from(word) << random.u32(0..33);
     let bit = 1 << random.u32(0..64);
     let flags = if random.bool() { NEED_REPLY } else { 0 };
-    let (code, payload, fds): (u32, Vec<u8>, Vec<RawFd>) = match random.u32(0..24) {
+    let (code, payload, fds): (u32, Vec<u8>, Vec<RawFd>) = match random.u32(0..28) {
         0 => (code::SET_PROTOCOL_FEATURES, longs(&[PROTOCOL]), vec![]),
         1 => (code::SET_FEATURES, longs(&[feature::VERSION_1 | feature::PROTOCOL]), vec![]),
         2 => (code::SET_FEATURES, longs(&[feature::VERSION_1 | feature::PROTOCOL | bit]), vec![]),
@@ -70,6 +70,11 @@ fn send(hostile: &Hostile, random: &mut Rng) -> bool {
         19..21 => (code::SET_VRING_ENABLE, words(&[ring, random.u32(0..3)]), vec![]),
         21 => (random.u32(0..48), vec![random.u8(..); random.usize(0..64)], vec![file; random.usize(0..4)]),
         22 => (*random.choice(&[code::RESET_DEVICE, code::RESET_OWNER]).expect("one"), vec![], vec![]),
+        23 => (code::SEND_RARP, longs(&[long]), vec![]),
+        24 => (code::NET_SET_MTU, longs(&[long]), vec![]),
+        25 => (code::SET_STATUS, longs(&[long & 0xff]), vec![]),
+        // The frontend's end of the connection, too: it then tells itself.
+        26 => (code::SET_BACKEND_REQ_FD, vec![], vec![hostile.client.stream.as_raw_fd()]),
         _ => (code::GET_VRING_BASE, words(&[ring % 4, 0]), vec![]),
     };
     let sent = hostile.client.raw(&message(code, VERSION | flags, &payload), &fds);
