@@ -90,6 +90,11 @@ impl Sending {
         Sending::new(port.tx_offloads(), port.info(), room)
     }
 
+    /// Whatever is left to a NIC with mbufs of `room` bytes, this one does not do it.
+    pub fn nothing(room: u16) -> Sending {
+        Sending { takes: Takes::NOTHING, ipv4_cksum: false, room, seg_max: 0, mtu_seg_max: 0 }
+    }
+
     fn new(in_force: u64, info: &DeviceInfo, room: u16) -> Sending {
         let has = |bits: u64| in_force & bits == bits;
         let when = |bits, takes| if has(bits) { takes } else { Takes::NOTHING };
