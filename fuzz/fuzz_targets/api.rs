@@ -15,7 +15,7 @@ use libfuzzer_sys::fuzz_target;
 use ringwired::api::{self, BackendError, NoSuchGuest, PortError, SocketConfig, Source};
 use ringwired::config::ApiConfig;
 use ringwired::socket::ApiSocket;
-use snapshot::{ErrorBody, Guest, Nic, Port, PortKind, Queue, Status, Worker};
+use snapshot::{ErrorBody, Frontend, Guest, Nic, Port, PortKind, Queue, RingState, Status, Worker};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -167,6 +167,7 @@ fn status() -> Status {
         calls_suppressed: 8,
         violation: (index == 1).then(|| "avail index jumped".into()),
         violations: BTreeMap::from([("avail_jump".into(), index.into())]),
+        ring: RingState::default(),
     };
     let guest = Guest {
         backend: "wire0".into(),
@@ -183,6 +184,8 @@ fn status() -> Status {
         frontend_mtu: Some(1500),
         device_status: vec!["DRIVER_OK".into()],
         announced: 1,
+        punt: None,
+        frontend: Frontend::default(),
         queues: vec![queue(0), queue(1)],
     };
     let nic = Nic {
@@ -199,7 +202,7 @@ fn status() -> Status {
         xstats: BTreeMap::new(),
     };
     let worker =
-        Worker { name: "worker:1".into(), core: 1, lanes: 1, busy_rounds: 5, idle_rounds: 50, rates: None };
+        Worker { name: "worker:1".into(), core: 1, lanes: 1, busy_rounds: 5, idle_rounds: 50, rates: None, thread: None };
     let ports =
         vec![port("wire0", PortKind::Nic, None, Some(nic)), port("vm1", PortKind::Guest, Some(guest), None)];
     Status {

@@ -13,7 +13,7 @@ use port::guest::{GuestCounters, GuestPair};
 use port::nic::NicPair;
 use port::punt::{Punt, PuntError};
 use port::socket::{Fault, SocketPair};
-use virtqueue::Ring;
+use virtqueue::{Glance, Ring, RingView};
 
 use announce::Announcement;
 
@@ -90,6 +90,8 @@ pub struct Control {
     punts: BTreeMap<String, Arc<Punt>>,
     /// Where guests are announced.
     announcements: BTreeMap<String, Announcement>,
+    /// Looks at the rings that were given out and not taken back, by guest and index.
+    views: BTreeMap<String, BTreeMap<u16, RingView>>,
 }
 
 /// A port's queues that have no owner.
@@ -132,6 +134,7 @@ impl Control {
             wires: Vec::new(),
             punts: BTreeMap::new(),
             announcements: BTreeMap::new(),
+            views: BTreeMap::new(),
         }
     }
 
@@ -286,6 +289,9 @@ impl Control {
     /// Takes a ring from a guest's session and runs it as soon as its pair is complete.
     pub fn give_out(&mut self, guest: &str, ring: Ring) {
         let Some(Queues::Guest(rings, _)) = self.ports.get_mut(guest) else { return };
+        if let Some(view) = RingView::new(ring.config()) {
+            self.views.entry(guest.to_owned()).or_default().insert(ring.index(), view);
+        }
         let partner = ring.index() ^ 1;
         rings.insert(ring.index(), ring);
         if rings.contains_key(&partner)
@@ -297,6 +303,7 @@ impl Control {
 
     /// Gives a ring back to a guest's session; nobody is inside it any more.
     pub fn take_back(&mut self, guest: &str, index: u16) -> Option<Ring> {
+        self.views.get_mut(guest).and_then(|views| views.remove(&index));
         let taken = self.remove_parked(guest, index);
         if taken.is_some() || self.owner(guest, index / 2) == Owner::Parked {
             return taken;
@@ -312,6 +319,11 @@ impl Control {
             Some(Queues::Guest(rings, _)) => rings.remove(&index),
             _ => None,
         }
+    }
+
+    /// What a ring that was given out looks like in the guest's memory.
+    pub fn glance(&self, guest: &str, index: u16) -> Option<Glance> {
+        Some(self.views.get(guest)?.get(&index)?.glance())
     }
 
     /// Who owns pair `pair` of a guest.

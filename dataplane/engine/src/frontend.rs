@@ -118,10 +118,15 @@ fn serve(ports: &Ports, guest: &Guest, listener: &Listener, stop: &EventFd) {
 }
 
 fn serve_one(ports: &Ports, guest: &Guest, stream: UnixStream, stop: &EventFd) {
-    guest.seen().connections += 1;
+    {
+        let mut seen = guest.seen();
+        seen.connections += 1;
+        seen.hung_up = None;
+    }
     let options = guest.offer();
     let mut session = Session { ports, guest };
     if let Err(error) = vhost_user::serve(stream, &options, &mut session, stop.as_fd()) {
         tracing::warn!(guest = guest.config.name, "frontend dropped: {error}");
+        guest.seen().hung_up = Some(error.to_string());
     }
 }

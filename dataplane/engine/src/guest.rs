@@ -29,6 +29,8 @@ pub struct Seen {
     pub frontend: FrontendState,
     /// How many have connected.
     pub connections: u64,
+    /// Why we left the last one, if it was not the frontend that did.
+    pub hung_up: Option<String>,
 }
 
 /// Where a guest is meant to be connected to.

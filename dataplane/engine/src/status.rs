@@ -1,6 +1,8 @@
 //! Fills in a [`snapshot::Status`] from what control knows and what the owners of the queues have counted.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::{Arc, PoisonError};
 
 use port::counters::{DropReason, PairCounters, RingCounters};
@@ -8,6 +10,7 @@ use port::guest::GuestCounters;
 use port::nic::Nic;
 use port::punt::Punt;
 use snapshot::{Port, PortKind, Queue, Status};
+use virtqueue::Glance;
 
 use crate::Datapath;
 use crate::config::{NicConfig, SocketKind};
@@ -28,6 +31,7 @@ impl Datapath {
             busy_rounds: worker.counters.busy.get(),
             idle_rounds: worker.counters.idle.get(),
             rates: None,
+            thread: worker.thread(),
         });
         let workers = workers.collect();
         let guests = self.ports.guests.iter().zip(wanted);
@@ -149,7 +153,8 @@ fn guest_port(guest: &Guest, wanted: Option<String>, control: &Control, ports: &
     let queues = (0..2 * guest.config.queues).map(|index| {
         let counters = &guest.counters[usize::from(index / 2)];
         let state = seen.frontend.queues.get(usize::from(index));
-        queue(index, counters, state, format, control.owner(name, index / 2))
+        let ring = ring(state, control.glance(name, index));
+        Queue { ring, ..queue(index, counters, state, format, control.owner(name, index / 2)) }
     });
     let queues: Vec<Queue> = queues.collect();
     let state = if !seen.frontend.connected {
@@ -182,6 +187,12 @@ fn guest_port(guest: &Guest, wanted: Option<String>, control: &Control, ports: &
         frontend_mtu: seen.frontend.mtu,
         device_status: vhost_user::features::status_names(seen.frontend.status),
         announced: control.announced(name),
+        punt: guest.config.punt.as_ref().map(|punt| punt.port.clone()),
+        frontend: snapshot::Frontend {
+            socket_file: socket_file(&guest.config.socket),
+            refused: seen.frontend.refused,
+            hung_up: seen.hung_up,
+        },
         queues,
     };
     let mut port = port(name, PortKind::Guest, state, held, pairs);
@@ -189,6 +200,27 @@ fn guest_port(guest: &Guest, wanted: Option<String>, control: &Control, ports: &
         *port.drops.entry(DropReason::SocketError.name().to_owned()).or_default() += punt.refused.get();
     }
     Port { guest: Some(part), ..port }
+}
+
+/// The socket's file as it is now.
+fn socket_file(path: &Path) -> Option<snapshot::SocketFile> {
+    let found = std::fs::metadata(path).ok()?;
+    Some(snapshot::SocketFile { mode: found.mode() & 0o7777, user: found.uid(), group: found.gid() })
+}
+
+/// What a frontend has set up of a ring, and what that looks like now.
+fn ring(state: Option<&vhost_user::QueueState>, seen: Option<Glance>) -> snapshot::RingState {
+    let state = state.copied().unwrap_or_default();
+    let indices = seen.and_then(|seen| seen.indices);
+    snapshot::RingState {
+        addresses: state.addresses,
+        kick: state.kick,
+        call: state.call,
+        started: state.started,
+        posted: seen.map(|seen| seen.posted),
+        avail_index: indices.map(|(avail, _)| avail),
+        used_index: indices.map(|(_, used)| used),
+    }
 }
 
 const PARKED: &str = "parked";
@@ -220,5 +252,6 @@ fn queue(
         calls_suppressed: ring.calls_suppressed.get(),
         violation: violation.filter(|_| started).map(|violation| violation.to_string()),
         violations: violations.iter().map(|(reason, count)| ((*reason).to_owned(), *count)).collect(),
+        ring: snapshot::RingState::default(),
     }
 }

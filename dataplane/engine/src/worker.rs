@@ -5,6 +5,8 @@ use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, unbounded};
 use dpdk::eal::{self, EalError};
+use nix::sched::{CpuSet, sched_getaffinity};
+use nix::unistd::{Pid, gettid};
 use port::counters::{Counter, Shared, shared};
 
 use crate::config::Idle;
@@ -67,6 +69,8 @@ pub struct Worker {
     /// Wakes it.
     bell: Arc<Bell>,
     thread: Option<JoinHandle<()>>,
+    /// The thread's number in the kernel.
+    id: Pid,
 }
 
 impl Worker {
@@ -102,12 +106,26 @@ impl Worker {
                         "no asynchronous I/O ({cause}; fs.aio-max-nr?): a hostile frontend can block this worker"
                     );
                 }
-                let _ = ready.send(Ok(()));
+                let _ = ready.send(Ok(gettid()));
                 run(&inbox, &written, nap);
             })
             .map_err(spawn_error)?;
-        outcome.recv().unwrap_or(Err(WorkerError::Pin(core)))?;
-        Ok(Worker { core, counters, commands: Some(commands), bell, thread: Some(thread) })
+        let id = outcome.recv().unwrap_or(Err(WorkerError::Pin(core)))?;
+        Ok(Worker { core, counters, commands: Some(commands), bell, thread: Some(thread), id })
+    }
+
+    /// How the kernel runs the thread; `None` where it does not tell.
+    pub fn thread(&self) -> Option<snapshot::WorkerThread> {
+        let allowed = sched_getaffinity(self.id).ok()?;
+        let cores = (0..CpuSet::count()).filter(|core| allowed.is_set(*core) == Ok(true)).collect();
+        let read = |file| std::fs::read_to_string(format!("/proc/self/task/{}/{file}", self.id)).ok();
+        // The state follows the name, which is in brackets and may have brackets in it.
+        let asleep = read("stat")?.rsplit_once(") ")?.1.starts_with('S');
+        let times = read("schedstat")?;
+        let mut times = times.split_whitespace().map_while(|time| time.parse().ok());
+        let (run_ns, wait_ns) = (times.next()?, times.next()?);
+        let naps = self.counters.naps.get();
+        Some(snapshot::WorkerThread { id: self.id.as_raw(), cores, asleep, naps, run_ns, wait_ns })
     }
 
     /// Gives a lane to the worker.

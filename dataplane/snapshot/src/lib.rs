@@ -42,6 +42,26 @@ pub struct Worker {
     /// The same over the last sampling interval; absent before the second sample.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rates: Option<WorkerRates>,
+    /// What the kernel says about its thread.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub thread: Option<WorkerThread>,
+}
+
+/// How the kernel runs a worker's thread: sched_getaffinity(2), `stat` and `schedstat` of proc(5).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerThread {
+    /// Thread id.
+    pub id: i32,
+    /// The cores it may run on; the worker's own, unless somebody has moved it.
+    pub cores: Vec<usize>,
+    /// Whether it sleeps, as an adaptive worker without work does.
+    pub asleep: bool,
+    /// How often it went to sleep.
+    pub naps: u64,
+    /// Time it has run, in nanoseconds.
+    pub run_ns: u64,
+    /// Time it could have run, but another had the core, in nanoseconds.
+    pub wait_ns: u64,
 }
 
 /// How busy one worker was. `ringwired` fills this in from two samples, as it does [`Rates`].
@@ -157,8 +177,39 @@ pub struct Guest {
     /// Frames that ringwired has sent in the guest's name to announce it to a network; they are among `rx_packets`.
     #[serde(default)]
     pub announced: u64,
+    /// The tap that is its exception path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub punt: Option<String>,
+    /// The way to a frontend, and what was wrong with its messages.
+    #[serde(default)]
+    pub frontend: Frontend,
     /// Every virtqueue offered: even index: to the guest, odd index: from the guest.
     pub queues: Vec<Queue>,
+}
+
+/// The way to a guest's frontend, and what was wrong with its messages.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Frontend {
+    /// The socket's file; absent when there is none: somebody has removed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub socket_file: Option<SocketFile>,
+    /// The message that was refused last, and why, from the frontend that is connected or was last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
+    /// Why ringwired closed the connection to the last frontend, if it was not the frontend that did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hung_up: Option<String>,
+}
+
+/// Who may connect to a socket: those who may write to its file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SocketFile {
+    /// Permission bits.
+    pub mode: u32,
+    /// Number of the user that owns it.
+    pub user: u32,
+    /// Number of its group.
+    pub group: u32,
 }
 
 /// One virtqueue.
@@ -186,6 +237,32 @@ pub struct Queue {
     /// How often a ring at this place was stopped so, by reason, since the datapath started.
     #[serde(default)]
     pub violations: BTreeMap<String, u64>,
+    /// What it still needs to run, and what its memory says.
+    #[serde(default)]
+    pub ring: RingState,
+}
+
+/// What a frontend has set up of a virtqueue, and what the ring in the guest's memory says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RingState {
+    /// Whether its addresses are known (SET_VRING_ADDR).
+    pub addresses: bool,
+    /// Whether it was kicked off (SET_VRING_KICK, and no GET_VRING_BASE since).
+    pub kick: bool,
+    /// Whether there is an eventfd to call the guest with (SET_VRING_CALL).
+    pub call: bool,
+    /// Whether it was started: set up, enabled and valid.
+    pub started: bool,
+    /// Whether the guest has posted buffers that are not used yet; absent unless started. A packed ring's descriptors
+    /// inside of chains that were used cannot be told from posted ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub posted: Option<bool>,
+    /// The guest's avail index; absent unless started, and for packed rings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub avail_index: Option<u16>,
+    /// Our used index, likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used_index: Option<u16>,
 }
 
 /// What only a nic port has.

@@ -25,7 +25,7 @@ type Done = Result<(), Refused>;
 pub(crate) struct Device<'a> {
     options: &'a DeviceOptions,
     queues: &'a mut dyn Queues,
-    pub journal: Journal,
+    journal: Journal,
     /// Whether the `vhost` crate has called the handler for the message at hand.
     pub called: bool,
     owned: bool,
@@ -107,6 +107,9 @@ impl<'a> Device<'a> {
             enabled: self.features.is_some_and(|features| vring.is_enabled(features)),
             size: vring.size.unwrap_or(0),
             started: vring.running,
+            addresses: vring.areas.is_some(),
+            kick: !matches!(vring.kick, Kick::Missing),
+            call: vring.call.is_some(),
         };
         FrontendState {
             connected: self.connected,
@@ -118,12 +121,19 @@ impl<'a> Device<'a> {
             mac: self.mac,
             status: self.status,
             queues: self.vrings.iter().map(queue).collect(),
+            refused: self.journal.last().map(str::to_owned),
         }
     }
 
     /// Whether a message with NEED_REPLY is to be acked.
     pub fn acks(&self) -> bool {
         self.asked && self.reply_ack
+    }
+
+    /// Notes that `message` was refused, and shows it.
+    pub fn note_refusal(&mut self, message: &'static str, cause: &Refused) {
+        self.journal.refused(message, cause);
+        self.observe();
     }
 
     pub fn has_protocol_feature(&self, feature: Protocol) -> bool {

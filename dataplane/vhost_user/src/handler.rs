@@ -27,7 +27,7 @@ impl Device<'_> {
         let result = action(self);
         self.observe();
         result.map_err(|cause| {
-            self.journal.refused(message, &cause);
+            self.note_refusal(message, &cause);
             Error::InvalidOperation(message)
         })
     }

@@ -83,6 +83,8 @@ pub struct FrontendState {
     pub status: u8,
     /// Every ring offered, by index.
     pub queues: Vec<QueueState>,
+    /// The message that was refused last, and why, in a line; kept when the frontend goes.
+    pub refused: Option<String>,
 }
 
 /// What a frontend has set up of one ring.
@@ -94,6 +96,12 @@ pub struct QueueState {
     pub size: u16,
     /// Whether it is given out.
     pub started: bool,
+    /// Whether SET_VRING_ADDR has come.
+    pub addresses: bool,
+    /// Whether SET_VRING_KICK has come, and no GET_VRING_BASE since.
+    pub kick: bool,
+    /// Whether SET_VRING_CALL has brought an eventfd.
+    pub call: bool,
 }
 
 /// What a frontend is offered.

@@ -75,11 +75,17 @@ type Kind = (&'static str, Discriminant<Refused>, Option<Discriminant<MapError>>
 pub(crate) struct Journal {
     guest: String,
     said: HashSet<Kind>,
+    last: Option<String>,
 }
 
 impl Journal {
     pub fn new(guest: &str) -> Journal {
-        Journal { guest: guest.to_owned(), said: HashSet::new() }
+        Journal { guest: guest.to_owned(), said: HashSet::new(), last: None }
+    }
+
+    /// The message that was refused last, and why.
+    pub fn last(&self) -> Option<&str> {
+        self.last.as_deref()
     }
 
     /// Notes that `message` was refused.
@@ -88,6 +94,7 @@ impl Journal {
             Refused::Memory(cause) => Some(discriminant(cause)),
             _ => None,
         };
+        self.last = Some(format!("{message}: {cause}"));
         if self.said.insert((message, discriminant(cause), detail)) {
             warn!(guest = self.guest, message, "refused: {cause}");
         }

@@ -135,7 +135,7 @@ impl<'a> Session<'a> {
     fn serve(&mut self, received: Received) -> Result<(), SessionError> {
         let (header, message) = (received.header, messages::message(received.header.code));
         if let Err(cause) = self.check(message, &received) {
-            lock(&self.device).journal.refused(message.name, &cause);
+            lock(&self.device).note_refusal(message.name, &cause);
             return self.refuse(message, header);
         }
         if beside::serves(header.code) {
@@ -207,7 +207,7 @@ impl<'a> Session<'a> {
         // The crate itself refused.
         let acked = matches!(message.refusal, Refusal::AckByCrate)
             && !matches!(cause, VhostError::InactiveOperation(_));
-        lock(&self.device).journal.refused(message.name, &Refused::Malformed(cause));
+        lock(&self.device).note_refusal(message.name, &Refused::Malformed(cause));
         if acked { Ok(()) } else { self.refuse(message, header) }
     }
 }

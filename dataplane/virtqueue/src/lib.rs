@@ -21,6 +21,7 @@ mod split;
 #[doc(hidden)]
 pub mod testing;
 mod transfer;
+mod view;
 
 pub use memory::{Memory, MemoryError, Region};
 pub use notify::{Notifier, NotifyError, prepare_to_signal};
@@ -30,3 +31,4 @@ pub use ring::{Call, Reservation, Ring, RingConfig, SetupError, Taken, Token, Vi
 pub use segment::{Cursor, Segment};
 pub use split::SplitRing;
 pub use transfer::iovecs;
+pub use view::{Glance, RingView};

@@ -110,6 +110,7 @@ mod tests {
             busy_rounds: count,
             idle_rounds: 3 * count,
             rates: None,
+            thread: None,
         };
         Status {
             version: "0".into(),

@@ -172,6 +172,24 @@ fn observes_connect_changes_and_the_end() {
     assert!(!last.connected && last.memory_regions == 0 && !last.queues.iter().any(|queue| queue.started));
 }
 
+#[test]
+fn what_was_refused_last_is_observed_and_kept() {
+    let _alone = alone();
+    let guest = Guest::new(0x10000);
+    let mut client = Client::running(&guest);
+    assert_eq!(client.engine.state().refused, None);
+    assert!(!client.tell_ring(8, 7, 16));
+    let refused = Some("SET_VRING_NUM: ring 7 is none of the 2 offered".to_owned());
+    assert_eq!(client.engine.state().refused, refused);
+    // One that the session refuses before anybody else sees it.
+    assert!(!client.tell(8, &[0; 3], &[]));
+    let refused = Some("SET_VRING_NUM: 3 bytes of payload".to_owned());
+    assert_eq!(client.engine.state().refused, refused);
+    let (ended, engine) = client.close();
+    ended.unwrap();
+    assert_eq!(engine.state().refused, refused);
+}
+
 /// Frontends that go at any point, in a tight loop: descriptors, mappings and threads stay level.
 #[test]
 fn frontends_come_and_go() {

@@ -83,7 +83,7 @@ fn disabling_parks_and_enabling_goes_on() {
     assert_eq!(client.engine.events(), [Back(0, true)]);
     assert_eq!(
         client.engine.state().queues[0],
-        crate::QueueState { enabled: false, size: 16, started: false }
+        crate::QueueState { size: 16, addresses: true, kick: true, call: true, ..Default::default() }
     );
     assert!(client.tell_ring(18, 0, 1));
     assert!(client.tell_ring(18, 0, 1));
@@ -190,7 +190,7 @@ fn reset_device_keeps_the_memory_and_forgets_the_rest() {
     assert_eq!(client.engine.events(), [Back(0, true), Back(1, true)]);
     let state = client.engine.state();
     assert_eq!((state.features, state.protocol_features, state.memory_regions), (0, ALL_PROTOCOL, 1));
-    assert_eq!(state.queues, [crate::QueueState::default(); 2]);
+    assert_eq!(state.queues, [crate::QueueState { call: true, ..Default::default() }; 2]);
     assert_eq!(client.get_base(0), 0);
     assert!(client.tell_u64(2, FEATURES));
     assert!(client.set_up(0));
