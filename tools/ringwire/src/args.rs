@@ -7,7 +7,8 @@ use clap::{Args, Parser, Subcommand};
 /// Shows what a running ringwired does.
 ///
 /// Exit status: 0 fine; 1 ringwired refused, and said why; 2 wrong command line; 3 ringwired cannot be
-/// reached.
+/// reached. Of "explain": 1 the port can carry no traffic. Of "doctor": 0 nothing but notes; 1 warnings;
+/// 4 errors.
 #[derive(Debug, Parser)]
 #[command(name = "ringwire", version)]
 pub struct Cli {
@@ -44,6 +45,26 @@ pub enum Command {
     Stats {
         /// Only this port.
         name: Option<String>,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Why does this port carry traffic, or not: each precondition, the one that fails, and what to do about it.
+    ///
+    /// Exit status: 0 it carries or can carry traffic; 1 a precondition fails; 3 ringwired cannot be reached.
+    Explain {
+        /// The port: a guest, nic, tap or raw.
+        name: String,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Is this host set up for it: hugepages, IOMMU, drivers, isolated cores, NUMA, power, limits.
+    ///
+    /// Needs no ringwired; asks it for its cores if there is one. Exit status: 0 nothing but notes; 1 warnings;
+    /// 4 errors.
+    Doctor {
+        /// Cores of the workers, as in "1,3": asked of ringwired if absent.
+        #[arg(long, value_delimiter = ',', value_name = "CORES")]
+        cores: Vec<usize>,
         #[command(flatten)]
         output: Output,
     },

@@ -36,6 +36,14 @@ pub enum ClientError {
     },
 }
 
+impl ClientError {
+    /// The answer is none of ours.
+    pub fn not_understood(socket: &Path, error: &serde_json::Error) -> ClientError {
+        let problem = format!("its answer is not what this version understands ({error}): compare --version");
+        ClientError::Unreachable { socket: socket.to_owned(), problem }
+    }
+}
+
 /// The body of the answer to `GET path`.
 pub fn get(socket: &Path, path: &str) -> Result<String, ClientError> {
     request(socket, Method::GET, path, Bytes::new(), Vec::new())

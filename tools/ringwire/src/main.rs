@@ -3,6 +3,9 @@
 mod args;
 mod client;
 mod descriptors;
+mod doctor;
+mod explain;
+mod host;
 mod notes;
 mod table;
 mod units;
@@ -21,12 +24,13 @@ use client::{ClientError, path_element};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let printed = run(&cli.api, &cli.command).map(|text| io::stdout().write_all(text.as_bytes()));
+    let printed = run(&cli.api, &cli.command)
+        .map(|(text, status)| (io::stdout().write_all(text.as_bytes()), ExitCode::from(status)));
     match printed {
-        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok((Ok(()), status)) => status,
         // Whoever reads us, `head` for one, has seen enough.
-        Ok(Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-        Ok(Err(error)) => failure(&format!("cannot print: {error}"), 1),
+        Ok((Err(error), status)) if error.kind() == io::ErrorKind::BrokenPipe => status,
+        Ok((Err(error), _)) => failure(&format!("cannot print: {error}"), 1),
         Err(error @ ClientError::Refused(_)) => failure(&error.to_string(), 1),
         Err(error @ ClientError::Unreachable { .. }) => failure(&error.to_string(), 3),
     }
@@ -37,9 +41,12 @@ fn failure(problem: &str, status: u8) -> ExitCode {
     ExitCode::from(status)
 }
 
-fn run(api: &Path, command: &Command) -> Result<String, ClientError> {
+/// What to print, and the exit status.
+fn run(api: &Path, command: &Command) -> Result<(String, u8), ClientError> {
     let port = |name: &str| format!("/v1/ports/{}", path_element(name));
-    match command {
+    let text = match command {
+        Command::Explain { name, output } => return explain::run(api, name, output.json),
+        Command::Doctor { cores, output } => return Ok(doctor::run(api, cores, output.json)),
         Command::Status(output) => show(api, "/v1/status", output, views::status),
         Command::Port(PortCommand::List(output)) => {
             show(api, "/v1/ports", output, |ports: &Vec<Port>| views::ports(ports))
@@ -68,7 +75,8 @@ fn run(api: &Path, command: &Command) -> Result<String, ClientError> {
         Command::Stats { name: Some(name), output } => {
             show(api, &port(name), output, |port| views::stats(std::slice::from_ref(port)))
         }
-    }
+    };
+    Ok((text?, 0))
 }
 
 /// One of the two words, or a list.
@@ -109,9 +117,6 @@ fn view_answer<T: DeserializeOwned>(
     }
     match serde_json::from_str(&body) {
         Ok(answer) => Ok(view(&answer)),
-        Err(error) => Err(ClientError::Unreachable {
-            socket: api.to_owned(),
-            problem: format!("its answer is not what this version understands ({error}): compare --version"),
-        }),
+        Err(error) => Err(ClientError::not_understood(api, &error)),
     }
 }

@@ -137,6 +137,48 @@ fn a_port_is_asked_for_and_descriptors_go_along() {
 }
 
 #[test]
+fn explain_answers_by_its_exit_status_too() {
+    let server = Server::start();
+    let output = ringwire(&server.socket(), &["explain", "vm3"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(
+        text.ends_with(
+            "the socket /run/ringwire/vm3.sock is gone: somebody has removed it (and 1 more, above)\n"
+        ),
+        "{text}"
+    );
+    let (status, line) = refused(&server.socket(), &["explain", "vm9"]);
+    assert_eq!(status, 1);
+    assert!(line.starts_with("ringwire: no port is called \"vm9\" (there are: wire0,"), "{line}");
+    // What keeps it from being reached is its first cross, not an error of the client's.
+    let output = ringwire(Path::new("/nowhere/api.sock"), &["explain", "vm3", "--json"]);
+    assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(3), &b""[..]));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["cause"], "daemon");
+}
+
+#[test]
+fn doctor_needs_no_daemon() {
+    for arguments in [["doctor", "--json"].as_slice(), &["doctor", "--json", "--cores", "0,1"]] {
+        let output = ringwire(Path::new("/nowhere/api.sock"), arguments);
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let expected = match report["severity"].as_str().unwrap() {
+            "ok" | "note" => 0,
+            "warning" => 1,
+            "error" => 4,
+            other => panic!("{other}"),
+        };
+        assert_eq!(output.status.code(), Some(expected), "{report}");
+        assert!(report["findings"].as_array().unwrap().len() > 3, "{report}");
+    }
+    let server = Server::start();
+    let output = ringwire(&server.socket(), &["doctor", "--json"]);
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["cores"], serde_json::json!([1]), "as ringwired says");
+}
+
+#[test]
 fn the_environment_names_the_socket_too() {
     let server = Server::start();
     let mut command = Command::new(RINGWIRE);

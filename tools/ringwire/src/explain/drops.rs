@@ -1,0 +1,100 @@
+//! What entered a port and was dropped: by which reason, and what to do about it.
+
+use snapshot::Port;
+
+use super::Check;
+use super::sight::Seen;
+use crate::units::count;
+
+/// What a reason means.
+struct Reason {
+    name: &'static str,
+    /// Whether later packets like these will be dropped as well.
+    lasting: bool,
+    meaning: &'static str,
+    advice: &'static str,
+}
+
+const fn reason(name: &'static str, lasting: bool, meaning: &'static str, advice: &'static str) -> Reason {
+    Reason { name, lasting, meaning, advice }
+}
+
+const REASONS: [Reason; 9] = [
+    reason("runt", true, "shorter than an Ethernet header", "what sends them is broken"),
+    reason(
+        "oversize",
+        true,
+        "longer than the other end's MTU allows",
+        "give both ends the same MTU: mtu under [[nic]], or in the guest: ip link set DEVICE mtu N",
+    ),
+    reason(
+        "guest_buffer_too_small",
+        true,
+        "longer than the guest's receive buffers",
+        "QEMU: mrg_rxbuf=on; or a smaller mtu under [[nic]], or at whoever sends",
+    ),
+    reason(
+        "bad_offload",
+        true,
+        "they leave a checksum or segmentation to us that they do not allow",
+        "a bug of the guest's driver; turn its offloads off: offloads = \"off\" under [[guest]]",
+    ),
+    reason(
+        "socket_error",
+        true,
+        "the kernel refused to send them",
+        "compare the interface's MTU with the guest's: ip link",
+    ),
+    reason(
+        "punt_full",
+        false,
+        "the exception path was full",
+        "more goes there than a host can answer: punt_classes under [[guest]]",
+    ),
+    reason("wire_removed", false, "ringwired was stopping", "nothing"),
+    reason(
+        "backend_changed",
+        false,
+        "the guest's backend was replaced meanwhile",
+        "nothing: it was asked for",
+    ),
+    reason("not_connected", false, "they arrived while the port was nobody's backend", "nothing: it is now"),
+];
+
+const UNKNOWN: Reason = reason(
+    "",
+    true,
+    "a reason that this ringwire does not know",
+    "compare ringwire --version with ringwired's",
+);
+
+/// Drops that go on, or that took all there was.
+pub fn drops(port: Seen<Port>) -> Vec<Check> {
+    let mut checks: Vec<Check> = port.now.drops.keys().filter_map(|reason| by_reason(port, reason)).collect();
+    if checks.is_empty() {
+        let past = port.now.drops.iter().filter(|(_, packets)| **packets > 0);
+        let past: Vec<String> =
+            past.map(|(reason, packets)| format!("{reason} {}", count(*packets))).collect();
+        let past =
+            if past.is_empty() { "none so far".to_owned() } else { format!("so far: {}", past.join(", ")) };
+        checks.push(Check::ok("drops", port.name(), format!("nothing was dropped just now ({past})")));
+    }
+    checks
+}
+
+fn by_reason(port: Seen<Port>, name: &str) -> Option<Check> {
+    let Reason { lasting, meaning, advice, .. } =
+        REASONS.iter().find(|reason| reason.name == name).unwrap_or(&UNKNOWN);
+    let dropped = |port: &Port| port.drops.get(name).copied().unwrap_or(0);
+    let (moved, total) = (port.moved(dropped), dropped(port.now));
+    let entered = port.moved(|port| port.rx_packets);
+    let all_now = moved > 0 && moved >= entered;
+    let all_ever = total > 0 && total >= port.now.rx_packets;
+    if *lasting && (all_now || all_ever) {
+        let found = format!("drops all packets that enter here as {name}: {meaning}");
+        return Some(Check::fail("drops", port.name(), found, *advice));
+    }
+    let some = format!("{} of {} packets", count(moved), count(entered));
+    let found = format!("dropped {some} that entered here as {name}: {meaning}");
+    (moved > 0).then(|| Check::note("drops", port.name(), found, *advice))
+}
