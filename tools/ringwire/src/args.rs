@@ -57,6 +57,14 @@ pub enum Command {
         #[command(flatten)]
         output: Output,
     },
+    /// A live view, refreshed each second: workers, ports, rates and drops.
+    ///
+    /// Keys: s another order, up and down scroll, q quits.
+    Top {
+        /// Print one frame as text, after a second, and end.
+        #[arg(long)]
+        once: bool,
+    },
     /// Is this host set up for it: hugepages, IOMMU, drivers, isolated cores, NUMA, power, limits.
     ///
     /// Needs no ringwired; asks it for its cores if there is one. Exit status: 0 nothing but notes; 1 warnings;

@@ -8,6 +8,7 @@ mod explain;
 mod host;
 mod notes;
 mod table;
+mod top;
 mod units;
 mod views;
 
@@ -46,6 +47,7 @@ fn run(api: &Path, command: &Command) -> Result<(String, u8), ClientError> {
     let port = |name: &str| format!("/v1/ports/{}", path_element(name));
     let text = match command {
         Command::Explain { name, output } => return explain::run(api, name, output.json),
+        Command::Top { once } => return top::run(api, *once),
         Command::Doctor { cores, output } => return Ok(doctor::run(api, cores, output.json)),
         Command::Status(output) => show(api, "/v1/status", output, views::status),
         Command::Port(PortCommand::List(output)) => {

@@ -179,6 +179,17 @@ fn doctor_needs_no_daemon() {
 }
 
 #[test]
+fn top_prints_a_frame_once_or_wants_a_terminal() {
+    let server = Server::start();
+    let text = shown(&server, &["top", "--once"]);
+    for part in ["ringwired 0.1.0  pid 4711", "worker:1", "RX PPS", "tap0"] {
+        assert!(text.contains(part), "{text}");
+    }
+    let (status, line) = refused(&server.socket(), &["top"]);
+    assert!(status == 1 && line.contains("--once"), "{line}");
+}
+
+#[test]
 fn the_environment_names_the_socket_too() {
     let server = Server::start();
     let mut command = Command::new(RINGWIRE);
