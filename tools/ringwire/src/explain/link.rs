@@ -97,11 +97,7 @@ pub fn counters(port: Seen<Port>) -> Vec<Check> {
         }
     }
     if checks.is_empty() {
-        let past = if past.is_empty() {
-            String::new()
-        } else {
-            format!("; since it was opened: {}", past.join(", "))
-        };
+        let past = if past.is_empty() { String::new() } else { format!("; so far: {}", past.join(", ")) };
         checks.push(Check::ok("device", port.name(), format!("lost nothing just now{past}")));
     }
     checks

@@ -292,7 +292,7 @@ fn the_nics_own_losses() {
     let mut now = later(&before);
     let past = report_of("vm1", &before, &now);
     assert_eq!(past.mark, Mark::Ok);
-    assert!(view::text(&past).contains("since it was opened: imissed 5"), "{}", view::text(&past));
+    assert!(view::text(&past).contains("so far: imissed 5"), "{}", view::text(&past));
     nic(&mut now).device_stats.insert("imissed".into(), 1205);
     assert_verdict(&report_of("vm1", &before, &now), Mark::Note, "device", "just now 1,200: imissed");
 }
