@@ -5,16 +5,14 @@
 //!   process -> backend (ringwired, DPDK's, Open vSwitch) -> turns (one after the other, again and again)
 //!   frontend (ringwire-pktgen)
 //! stats -> plot
+//! callgrind -> functions (whose instructions they are)
 //! ```
 
 pub mod backend;
-// Also, and first, part of `perf/instructions`.
-#[path = "bin/instructions/callgrind.rs"]
 pub mod callgrind;
 pub mod daemon;
 pub mod far;
 pub mod frontend;
-#[path = "bin/instructions/functions.rs"]
 pub mod functions;
 pub mod imix;
 pub mod ovs;

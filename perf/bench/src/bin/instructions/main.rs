@@ -10,8 +10,6 @@
 
 mod backend;
 mod baseline;
-mod callgrind;
-mod functions;
 mod path;
 mod report;
 mod steps;
@@ -22,6 +20,7 @@ use std::process::ExitCode;
 
 use baseline::{Baseline, Tools, Verdict};
 use clap::Parser;
+use ringwire_bench::{Failure, callgrind, functions};
 use steps::Part;
 
 /// Instructions a packet on ringwire's packet paths and on DPDK's (net_vhost with rte_vhost), counted by callgrind:
@@ -53,16 +52,6 @@ struct Args {
     /// Be the process that is measured, with sockets in that directory
     #[arg(long, hide = true)]
     steps: Option<PathBuf>,
-}
-
-/// Why there is no result.
-#[derive(Debug)]
-pub struct Failure(String);
-
-impl<E: std::error::Error> From<E> for Failure {
-    fn from(error: E) -> Failure {
-        Failure(error.to_string())
-    }
 }
 
 fn main() -> ExitCode {

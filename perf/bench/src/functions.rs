@@ -101,6 +101,6 @@ mod tests {
         let maps = std::fs::read_to_string("/proc/self/maps").expect("maps");
         let base = maps.split('-').next().and_then(|base| u64::from_str_radix(base, 16).ok());
         let name = names.function(here - base.expect("an address"));
-        assert_eq!(name, "bench/bin/instructions/functions.rs: this_function_is_found_in_this_program");
+        assert_eq!(name, "bench/functions.rs: this_function_is_found_in_this_program");
     }
 }
