@@ -260,7 +260,8 @@ impl BareGuest {
     }
 }
 
-fn negotiate(frontend: &mut Frontend, more: u64) {
+/// Negotiates what every guest here needs, and `more` virtio features.
+pub(crate) fn negotiate(frontend: &mut Frontend, more: u64) {
     frontend.set_owner().expect("SET_OWNER");
     let offered = frontend.get_features().expect("GET_FEATURES");
     let wanted = 1 << VIRTIO_F_VERSION_1 | 1 << PROTOCOL_FEATURES | more;

@@ -9,10 +9,11 @@
 //! - [`exchange`]: frames both ways between such a guest and a pcap NIC, compared to the last byte
 //! - [`relay`]: between a frontend and the backend: takes feature bits away, delays a start
 //! - [`bare_guest`]: a frontend of our own, ring by ring
+//! - [`offload_guest`]: one that leaves checksums and segments to the device, and takes them
 //! - [`hostile`]: guests and frontends that do what they must not, beside one that does not
 //! - [`namespace`]: a network to put a NIC into
 //! - [`lan`]: a network to be in, with a bridge between NICs, taps and raw sockets
-//! - [`link_socket`]: the host at the other end of such a network
+//! - [`link_socket`], [`tap`]: the host at the other end of such a network
 //! - [`linux_guest`]: a Linux in QEMU
 //! - [`child`], [`threads`], [`wait`], [`cores`]: processes, bounded waiting, who runs where
 //!
@@ -31,10 +32,12 @@ pub mod lan;
 pub mod link_socket;
 pub mod linux_guest;
 pub mod namespace;
+pub mod offload_guest;
 pub mod pcap;
 pub mod pktgen;
 pub mod relay;
 pub mod scene;
+pub mod tap;
 pub mod testpmd;
 pub mod threads;
 pub mod wait;

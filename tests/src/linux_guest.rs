@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::scene::Scene;
+
 /// A program of the rig.
 pub fn rig(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("rig").join(name)
@@ -29,10 +31,35 @@ pub fn skipped() -> bool {
     why.is_some()
 }
 
+/// Boots a guest on the socket of `name`, and runs `script` in it until its end. What it has said. `more` is arguments of
+/// `run-guest`.
+///
+/// # Panics
+/// If the script fails.
+pub fn boot(scene: &Scene, name: &str, script: &str, more: &[&str]) -> String {
+    let [file, console] = ["script", "console"].map(|what| scene.path(&format!("{name}.{what}")));
+    std::fs::write(&file, script).expect("a script");
+    let mut command = Command::new(rig("run-guest"));
+    command.arg("--socket").arg(scene.socket(name)).arg("--script").arg(file);
+    let output = command.arg("--console").arg(&console).args(more).output().expect("bash");
+    let said = String::from_utf8_lossy(&std::fs::read(&console).unwrap_or_default()).into_owned();
+    assert!(output.status.success(), "{}\n{said}", String::from_utf8_lossy(&output.stderr));
+    said
+}
+
+/// All that the guest's script has said under `name`.
+pub fn marks<'t>(said: &'t str, name: &str) -> Vec<&'t str> {
+    let marks = said.lines().filter_map(|line| line.trim().strip_prefix("RW-GUEST: "));
+    marks
+        .filter_map(|mark| mark.split_once(' '))
+        .filter(|(key, _)| *key == name)
+        .map(|(_, value)| value)
+        .collect()
+}
+
 /// What the guest's script has said under `name`, if it has.
 pub fn find_mark<'t>(said: &'t str, name: &str) -> Option<&'t str> {
-    let marks = said.lines().filter_map(|line| line.trim().strip_prefix("RW-GUEST: "));
-    marks.filter_map(|mark| mark.split_once(' ')).find(|(key, _)| *key == name).map(|(_, value)| value)
+    marks(said, name).first().copied()
 }
 
 /// The number that the guest's script gave under `name`.
