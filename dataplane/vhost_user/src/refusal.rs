@@ -59,6 +59,8 @@ pub(crate) enum Refused {
     Status { value: u64 },
     #[error("the file descriptor is no stream socket of AF_UNIX")]
     Channel,
+    #[error("the other end of the socket is our own")]
+    ChannelToUs,
     #[error("config space has no {len} bytes at {offset}")]
     ConfigRange { offset: u32, len: usize },
     #[error("config space is read-only at {offset}, {len} bytes")]

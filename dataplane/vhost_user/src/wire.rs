@@ -218,6 +218,11 @@ impl<'a> Wire<'a> {
         Ok(received.bytes)
     }
 
+    /// The frontend's process, as far as it can be seen from here.
+    pub fn frontend(&self) -> Option<i32> {
+        crate::channel::peer(&self.stream)
+    }
+
     /// Replies to a message.
     pub fn reply(&self, header: Header, payload: &[u8]) -> Result<(), SessionError> {
         let words = [header.code, VERSION | REPLY, payload.len() as u32];

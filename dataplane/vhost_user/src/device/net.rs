@@ -59,10 +59,11 @@ impl Device<'_> {
 
     /// SET_BACKEND_REQ_FD; another one replaces the first. What we say there is about the config space, which only a
     /// frontend with CONFIG gets from us. QEMU keeps its own, and does not know what to do with the message.
-    pub fn set_channel(&mut self, fd: Option<OwnedFd>) -> Done {
+    /// `frontend` is its process.
+    pub fn set_channel(&mut self, fd: Option<OwnedFd>, frontend: Option<i32>) -> Done {
         let socket = fd.ok_or(Refused::Fds { found: 0 })?;
         let reads_config = self.has_protocol_feature(Protocol::CONFIG);
-        let channel = Channel::new(&self.options.name, socket, reads_config)?;
+        let channel = Channel::new(&self.options.name, socket, reads_config, frontend)?;
         self.queues.set_channel(Some(channel));
         Ok(())
     }

@@ -27,7 +27,7 @@ impl Session<'_> {
             let status = lock(&self.device).status();
             return self.wire.reply(header, &u64::from(status).to_ne_bytes());
         }
-        let fd = received.take_fd();
+        let (fd, frontend) = (received.take_fd(), self.wire.frontend());
         let payload: [u8; 8] = received.payload().try_into().unwrap_or_default();
         let number = u64::from_ne_bytes(payload);
         let [a, b, c, d, e, f, g, h] = payload;
@@ -38,7 +38,7 @@ impl Session<'_> {
             SEND_RARP => device.send_rarp([a, b, c, d, e, f]),
             NET_SET_MTU => device.set_mtu(number),
             SET_STATUS => device.set_status(number),
-            _ => device.set_channel(fd),
+            _ => device.set_channel(fd, frontend),
         });
         self.ack(header, done.is_err().into())
     }
