@@ -1,6 +1,8 @@
 //! A real Linux guest in QEMU brings its interface up, pings and streams both ways
 //! through the datapath; and ringwired, inside a VM, drives an emulated e1000e through vfio-pci.
 
+use std::io::Write;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -9,6 +11,7 @@ use tests::daemon::{self, Daemon, assert_balanced};
 use tests::linux_guest::{mark, rig, skipped};
 use tests::namespace::Namespace;
 use tests::scene::Scene;
+use tests::wait;
 
 const OURS: &str = "10.79.0.1";
 const THEIRS: &str = "10.79.0.2";
@@ -206,6 +209,73 @@ fn linux_guest_packed_single_1() {
 #[test]
 fn linux_guest_legacy() {
     run(Guest { mergeable: false, legacy: true, ..USUAL });
+}
+
+/// Run in a guest whose QEMU is told things meanwhile; it then loses its driver, and gets it back.
+const TOLD_SCRIPT: &str = r#"
+up() { ip addr add THEIRS/24 dev eth0; ip link set eth0 up; }
+pings() { ping -c 3 -W 5 OURS >/run/out; mark "$1 $(grep -c 'bytes from' /run/out)"; }
+up; pings before
+mark "ready"
+while [ ! -e /run/went ]; do ping -c 1 -W 1 GO >/run/out && touch /run/went; done
+pings after
+device=$(basename $(readlink -f /sys/class/net/eth0/device))
+echo $device >/sys/bus/virtio/drivers/virtio_net/unbind
+echo $device >/sys/bus/virtio/drivers/virtio_net/bind
+sleep 1
+up; pings rebound
+"#;
+
+/// QEMU announces its guest, stops it, and lets it go on; the guest resets its device. With QEMU 7.2 and 10, which tell
+/// of the device status in different orders.
+#[test]
+fn linux_guest_is_announced_stopped_and_reset() {
+    if skipped() {
+        return;
+    }
+    const GO: &str = "10.79.0.3";
+    let namespace = Namespace::new(&format!("{OURS}/24"));
+    let mut scene = Scene::new();
+    let near = &namespace.near;
+    scene.nic("wire0", &format!("net_af_packet0,iface={near},framesz=2048,blocksz=4096,framecnt=512"), 1, "");
+    scene.guest("vm1", "wire0", 1);
+    let daemon = scene.start();
+    let [script, console, monitor] = ["script", "console", "monitor"].map(|name| scene.path(name));
+    let text = TOLD_SCRIPT.replace("THEIRS", THEIRS).replace("OURS", OURS).replace("GO", GO);
+    std::fs::write(&script, text).expect("a script");
+    let mut command = Command::new(rig("run-guest"));
+    command.arg("--socket").arg(scene.socket("vm1")).arg("--script").arg(&script);
+    command.arg("--console").arg(&console).arg("--monitor").arg(&monitor).args(["--timeout", "90"]);
+    let mut guest = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("bash");
+    let said = || String::from_utf8_lossy(&std::fs::read(&console).unwrap_or_default()).into_owned();
+    wait::until(
+        "the guest pings",
+        60,
+        || if said().contains("RW-GUEST: ready") { Ok(()) } else { Err(said()) },
+    );
+
+    let mut monitor = UnixStream::connect(&monitor).expect("QEMU's monitor");
+    let mut tell = |line: &str| monitor.write_all(line.as_bytes()).expect("QEMU's monitor");
+    let shown = || daemon::guest(&daemon.port("vm1")).clone();
+    tell("announce_self\n");
+    daemon.wait_count("vm1", "announced", 10, 1, |port| daemon::guest(port).announced);
+    for running in [false, true, false, true] {
+        tell(if running { "cont\n" } else { "stop\n" });
+        wait::until(&format!("its rings run: {running}"), 10, || {
+            let state = daemon.port("vm1").state;
+            if (state == "up") == running { Ok(()) } else { Err(state) }
+        });
+    }
+    let status = shown().device_status;
+    namespace.run(&["ip", "addr", "add", &format!("{GO}/24"), "dev", &namespace.far]);
+    assert!(guest.wait().expect("the guest").success(), "{}\n{}", said(), daemon.summary());
+    let said = said();
+    let pings = ["before", "after", "rebound"].map(|name| mark(&said, name));
+    println!("pings {pings:?}, announced {}, status {status:?}", shown().announced);
+    assert_eq!(pings, [3.0; 3], "{said}");
+    assert_eq!(status, ["ACKNOWLEDGE", "DRIVER", "DRIVER_OK", "FEATURES_OK"]);
+    assert_balanced(&daemon, "vm1", "wire0");
+    assert!(daemon.complaints().is_empty(), "{:?}", daemon.complaints());
 }
 
 /// Run in a guest with `host_mtu`.

@@ -43,11 +43,15 @@ impl Device<'_> {
 
     /// SET_STATUS. Rings do not wait for DRIVER_OK: they have SET_VRING_ENABLE, and not every frontend has a status to
     /// tell of. 0 resets the device (virtio 1.2, 2.1), unless it was 0 all along: a driver begins with that, and
-    /// what its frontend has set up by then is to stay.
+    /// what its frontend has set up by then is to stay. Where each ring got to is kept: QEMU 7.2 asks for it
+    /// (GET_VRING_BASE) after it has set 0, and would go on with an old index. Whoever starts a ring says where anyway.
     pub fn set_status(&mut self, value: u64) -> Done {
         let mut status = u8::try_from(value).map_err(|_| Refused::Status { value })?;
         if status == 0 && self.status != 0 {
+            self.park_all();
+            let bases: Vec<u32> = self.vrings.iter().map(|vring| vring.base).collect();
             self.reset_device()?;
+            self.vrings.iter_mut().zip(bases).for_each(|(vring, base)| vring.base = base);
         }
         if self.features.is_none() {
             // How a device says that it does not take the features (virtio 1.2, 3.1.1, step 6).

@@ -105,8 +105,11 @@ fn status_0_resets_the_device() {
     let guest = Guest::new(0x10000);
     let mut client = Client::running(&guest);
     assert!(client.tell_u64(SET_STATUS, RUNNING));
+    guest.publish(1, 3);
     assert!(client.tell_u64(SET_STATUS, 0));
     assert_eq!(client.engine.events(), [Event::Back(0, true), Event::Back(1, true)]);
+    // As QEMU 7.2 does it: where the rings got to is asked for after the reset.
+    assert_eq!((client.get_base(0), client.get_base(1)), (0, 3));
     let state = client.engine.state();
     assert_eq!((state.features, state.status, state.memory_regions), (0, 0, 1));
     assert!(state.queues.iter().all(|queue| !queue.enabled && !queue.started && queue.size == 0));
