@@ -109,11 +109,14 @@ impl Rig {
         if let Some(ring) = self.control.take_back(VM, ring) {
             self.stopped.insert(ring.index(), RingConfig { base: ring.base(), ..ring.config().clone() });
         }
+        // Its memory may be unmapped now: nobody may look at it any more.
+        assert_eq!(self.control.glance(VM, ring), None);
     }
 
     fn start(&mut self, ring: u16) {
         if let Some(config) = self.stopped.remove(&ring) {
             self.control.give_out(VM, Ring::start(config).unwrap());
+            assert!(self.control.glance(VM, ring).is_some());
         }
     }
 
