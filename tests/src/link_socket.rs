@@ -3,6 +3,7 @@
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::{
     AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, bind, recv, send, setsockopt,
@@ -23,9 +24,13 @@ impl LinkSocket {
         LinkSocket(fd)
     }
 
-    /// Sends a frame.
-    pub fn send(&self, frame: &[u8]) {
-        assert_eq!(send(self.0.as_raw_fd(), frame, MsgFlags::empty()), Ok(frame.len()));
+    /// Sends a frame, and says whether there was room for it.
+    pub fn send(&self, frame: &[u8]) -> bool {
+        match send(self.0.as_raw_fd(), frame, MsgFlags::empty()) {
+            Ok(sent) => sent == frame.len(),
+            Err(Errno::ENOBUFS) => false,
+            Err(errno) => panic!("a frame cannot be sent: {errno}"),
+        }
     }
 
     /// The next frame that arrives within `limit`, in whole seconds.

@@ -4,11 +4,13 @@ use std::path::Path;
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::child::Child;
 use crate::cores;
 use crate::daemon::program;
+use crate::wait;
 
 /// Hardware addresses of its guest and of the peer.
 pub const MACS: [&str; 2] = ["02:72:77:00:00:01", "02:72:77:00:00:02"];
@@ -16,6 +18,23 @@ pub const MACS: [&str; 2] = ["02:72:77:00:00:01", "02:72:77:00:00:02"];
 /// A running generator.
 pub struct Pktgen {
     child: Child,
+}
+
+/// A vhost-user backend that returns to a frontend what it sends.
+pub struct Reflect {
+    _child: Child,
+}
+
+impl Reflect {
+    /// Listens on `socket`.
+    pub fn start(socket: &Path, log: &Path) -> Reflect {
+        let mut command = Command::new(program("ringwire-pktgen"));
+        command.args(["reflect", "--rx", "copy", "--socket"]).arg(socket);
+        let child = Child::start("ringwire-pktgen", command, log);
+        let listens = || if socket.exists() { Ok(()) } else { Err(child.log()) };
+        wait::until("ringwire-pktgen reflects", 10, listens);
+        Reflect { _child: child }
+    }
 }
 
 /// What one guest has seen.
@@ -54,6 +73,11 @@ impl Pktgen {
     /// Whether it has ended.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.ended()
+    }
+
+    /// Has it send no more: it waits for what is under way, reports, and ends.
+    pub fn stop(&self) {
+        self.child.signal(Signal::SIGINT);
     }
 
     /// Waits for its end, and gives what each guest has seen.

@@ -28,6 +28,13 @@ impl Thread {
         stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('S'))
     }
 
+    /// How often it has gone to sleep so far.
+    pub fn slept(&self) -> u64 {
+        let status = fs::read_to_string(self.0.join("status")).expect("a live thread");
+        let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        line.and_then(|count| count.trim().parse().ok()).unwrap_or_else(|| panic!("no count in {status}"))
+    }
+
     /// For how long it has run, by the scheduler's own clock.
     pub fn ran(&self) -> Duration {
         let text = fs::read_to_string(self.0.join("schedstat")).expect("a kernel that keeps schedstat");

@@ -177,7 +177,7 @@ impl Nic {
             rx: NicRx { queue: rx, held: Burst::new(), judge: None, verdicts },
             tx: NicTx {
                 queue: tx,
-                held: Outbox::new(pool.clone(), sending),
+                held: Outbox { sending, ..Outbox::new(pool.clone()) },
                 max_frame,
                 takes: sending.takes,
                 link_up: link_up.clone(),

@@ -24,14 +24,9 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// For a NIC to which nothing is left.
-    pub fn plain(pool: Mempool) -> Outbox {
-        let room = pool.data_room();
-        Outbox::new(pool, Sending::nothing(room))
-    }
-
-    /// Nothing waits.
-    pub(crate) fn new(pool: Mempool, sending: Sending) -> Outbox {
+    /// Nothing waits, and nothing is left to the NIC.
+    pub fn new(pool: Mempool) -> Outbox {
+        let sending = Sending::NOTHING;
         Outbox { burst: Burst::new(), behind: VecDeque::new(), pool, sending, unprepared: false }
     }
 

@@ -7,6 +7,7 @@ use tests::cores;
 use tests::daemon::Daemon;
 use tests::lan::{Lan, nic_device};
 use tests::link_socket::LinkSocket;
+use tests::pktgen::Reflect;
 use tests::scene::Scene;
 use tests::threads::Thread;
 use tests::wait;
@@ -22,29 +23,30 @@ const IDLE: Duration = Duration::from_secs(5);
 /// and of a core it may take this part.
 const SHARE: f64 = 0.02;
 /// Bytes of a frame.
-const FRAME: usize = 64;
+pub const FRAME: usize = 64;
 
 /// What the guest is connected to, and where its packets come out.
 #[derive(Clone, Copy, Debug)]
-enum Backend {
+pub enum Backend {
     /// A nic without interrupts, whose veth's other end is the host's.
     AfPacket,
     /// The slow path's tap.
     Tap,
 }
 
-struct Stage {
+/// A guest, its backend, and the host at the other end.
+pub struct Stage {
     _lan: Lan,
     daemon: Daemon,
-    guest: BareGuest,
-    host: LinkSocket,
+    pub guest: BareGuest,
+    pub host: LinkSocket,
     /// Whoever owns the guest's queues.
     owner: Thread,
     /// Last, because the others' logs are in its directory.
     _scene: Scene,
 }
 
-fn adaptive() -> (Lan, Scene) {
+pub fn adaptive() -> (Lan, Scene) {
     let lan = Lan::enter("10.79.3.1/24");
     let mut scene = Scene::new();
     scene.add("idle = \"adaptive\"\n");
@@ -60,7 +62,7 @@ fn owner(daemon: &Daemon, backend: Backend) -> Thread {
 }
 
 impl Stage {
-    fn set(backend: Backend, event_idx: bool) -> Stage {
+    pub fn set(backend: Backend, event_idx: bool) -> Stage {
         let (lan, mut scene) = adaptive();
         let host = match backend {
             Backend::AfPacket => {
@@ -89,7 +91,7 @@ impl Stage {
         Stage { _lan: lan, _scene: scene, daemon, guest, host, owner }
     }
 
-    fn end(mut self) {
+    pub fn end(mut self) {
         self.guest.turn();
         assert!(self.guest.rings.iter().all(|ring| ring.wrong.is_empty()));
         drop(self.guest);
@@ -162,7 +164,7 @@ fn forwards_the_first(backend: Backend, event_idx: bool) {
         || {
             // The one buffer there is, so that its arrival wakes, too.
             guest.borrow_mut().post_one(TO);
-            host.send(&frame);
+            assert!(host.send(&frame));
         },
         || used(&mut guest.borrow_mut(), TO),
     );
@@ -179,13 +181,12 @@ fn first_packet_after_idle_is_forwarded_tap() {
     forwards_the_first(Backend::Tap, true);
 }
 
-#[test]
-fn first_packet_after_idle_is_forwarded_guest_to_guest() {
-    let (_lan, mut scene) = adaptive();
+/// Two guests that are each other's backend; the first with EVENT_IDX.
+pub fn guests(scene: &mut Scene) -> (Daemon, [BareGuest; 2]) {
     scene.guest("vm1", "vm2", 1);
     scene.guest("vm2", "none", 1);
-    let mut daemon = scene.start();
-    let [mut first, mut second] = [("vm1", true), ("vm2", false)].map(|(name, event_idx)| {
+    let daemon = scene.start();
+    let guests = [("vm1", true), ("vm2", false)].map(|(name, event_idx)| {
         let mut guest = BareGuest::connect_with(&scene.socket(name), FRAME, event_idx);
         [TO, FROM].into_iter().for_each(|ring| guest.start_ring(ring, 0));
         guest
@@ -194,6 +195,13 @@ fn first_packet_after_idle_is_forwarded_guest_to_guest() {
         let states = ["vm1", "vm2"].map(|name| daemon.port(name).state);
         if states == ["up", "up"] { Ok(()) } else { Err(states.join(", ")) }
     });
+    (daemon, guests)
+}
+
+#[test]
+fn first_packet_after_idle_is_forwarded_guest_to_guest() {
+    let (_lan, mut scene) = adaptive();
+    let (mut daemon, [mut first, mut second]) = guests(&mut scene);
     let owner = owner(&daemon, Backend::AfPacket);
     for _ in 0..2 {
         let receiver = std::cell::RefCell::new(&mut second);
@@ -209,6 +217,39 @@ fn first_packet_after_idle_is_forwarded_guest_to_guest() {
         std::mem::swap(&mut first, &mut second);
     }
     drop((first, second));
+    assert!(daemon.stop(Duration::from_secs(5)).success());
+    assert_eq!(daemon.complaints(), [""; 0]);
+}
+
+/// A nic with interrupts, which returns what it is sent: virtio-user, behind which somebody reflects. The worker hears
+/// of both ways, and need not look from time to time.
+#[test]
+fn first_packet_after_idle_is_forwarded_by_a_nic_that_interrupts() {
+    let (_lan, mut scene) = adaptive();
+    let socket = scene.path("reflect.sock");
+    let _reflect = Reflect::start(&socket, &scene.path("reflect.log"));
+    scene.nic("port0", &format!("net_virtio_user0,path={},queue_size=256", socket.display()), 1, "");
+    scene.guest("vm1", "port0", 1);
+    let mut daemon = scene.start();
+    let mut guest = BareGuest::connect_with(&scene.socket("vm1"), FRAME, true);
+    [TO, FROM].into_iter().for_each(|ring| guest.start_ring(ring, 0));
+    wait::until("the guest's queues run", 10, || {
+        let state = daemon.port("vm1").state;
+        if state == "up" { Ok(()) } else { Err(state) }
+    });
+    let owner = owner(&daemon, Backend::AfPacket);
+    let cell = std::cell::RefCell::new(&mut guest);
+    let send = || {
+        cell.borrow_mut().post_one(TO);
+        cell.borrow_mut().post_one(FROM);
+    };
+    one_by_one("to a nic that interrupts, and back", &owner, send, || used(&mut cell.borrow_mut(), TO));
+    std::thread::sleep(Duration::from_millis(500));
+    let before = owner.slept();
+    std::thread::sleep(Duration::from_secs(1));
+    let naps = owner.slept() - before;
+    assert!(naps < 50, "it looks {naps} times a second");
+    drop(guest);
     assert!(daemon.stop(Duration::from_secs(5)).success());
     assert_eq!(daemon.complaints(), [""; 0]);
 }

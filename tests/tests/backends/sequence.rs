@@ -30,8 +30,8 @@ fn packets_through_switches(more: &[&str]) {
     lan.expect_at(MACS[1], "wire1b");
     let kernel_before = lan.lost();
     let sockets = ["vm1", "vm2"].map(|name| scene.socket(name));
-    let arguments = ["--mode", "both", "--rate", "20kpps", "--seconds", "15", "--drain", "1"];
-    let mut pktgen =
+    let arguments = ["--mode", "both", "--rate", "20kpps", "--seconds", "0", "--drain", "1"];
+    let pktgen =
         Pktgen::run(&sockets[0], Some(&sockets[1]), &scene.path("pktgen.log"), &[&arguments, more].concat());
     daemon.wait_count("vm1", "tx", 20, 1000, |port| port.tx_packets);
     daemon.wait_count("vm2", "tx", 20, 1000, |port| port.tx_packets);
@@ -46,7 +46,7 @@ fn packets_through_switches(more: &[&str]) {
         }
         std::thread::sleep(STAY);
     }
-    assert!(pktgen.ended().is_none(), "the switches took longer than the traffic");
+    pktgen.stop();
     let seen = pktgen.finish(Duration::from_secs(30));
     // What is still at the port that was left is counted when the port is somebody's again.
     ["tap0", "wire0"].into_iter().for_each(|backend| drop(daemon.set_backend("vm1", backend)));

@@ -4,7 +4,7 @@ use dpdk::BURST_MAX;
 use dpdk::burst::Burst;
 use dpdk::mbuf::Mbuf;
 use net::{Header, Takes};
-use virtqueue::{Cursor, Reservation, Violation, Virtqueue};
+use virtqueue::{Cursor, Reservation, Segment, Violation, Virtqueue};
 
 use crate::nic::said;
 
@@ -62,20 +62,13 @@ impl Sent {
         let segments = ring.reserve_singles(&lens[..packets.len().min(BURST_MAX)])?;
         let plain = *header;
         let header = header.spanning(1);
-        let mut bytes = 0;
-        for ((segment, mbuf), len) in segments.iter().zip(packets).zip(&lens) {
-            if JUDGED {
+        let bytes = if JUDGED {
+            copy(segments, packets, &lens, header.len(), |segment, mbuf| {
                 segment.write_header(plain.with(said(mbuf, takes)).spanning(1));
-            } else {
-                segment.write_header(header);
-            }
-            let mut at = header.len();
-            for data in mbuf.segments() {
-                segment.write(at, data);
-                at += data.len();
-            }
-            bytes += u64::from(*len);
-        }
+            })
+        } else {
+            copy(segments, packets, &lens, header.len(), |segment, _| _ = segment.write_header(header))
+        };
         self.bytes += bytes - segments.len() as u64 * header.len() as u64;
         self.cost = self.bytes;
         self.packets += segments.len() as u64;
@@ -125,6 +118,29 @@ impl Sent {
         }
         Ok(())
     }
+}
+
+/// Copies packets into a segment each, whose lengths are `lens`, behind a header of `skip` bytes that `head` writes. The
+/// bytes of both.
+#[inline(always)]
+fn copy(
+    segments: &[Segment],
+    packets: &[Mbuf],
+    lens: &[u32],
+    skip: usize,
+    mut head: impl FnMut(&Segment, &Mbuf),
+) -> u64 {
+    let mut bytes = 0;
+    for ((segment, mbuf), len) in segments.iter().zip(packets).zip(lens) {
+        head(segment, mbuf);
+        let mut at = skip;
+        for data in mbuf.segments() {
+            segment.write(at, data);
+            at += data.len();
+        }
+        bytes += u64::from(*len);
+    }
+    bytes
 }
 
 /// What the guest takes, if that matters.

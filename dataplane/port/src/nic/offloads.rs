@@ -85,14 +85,13 @@ pub(crate) struct Sending {
 }
 
 impl Sending {
+    /// All it is given is complete.
+    pub const NOTHING: Sending =
+        Sending { takes: Takes::NOTHING, ipv4_cksum: false, room: 1, seg_max: 1, mtu_seg_max: 1 };
+
     /// What is in force of a started device with mbufs of `room` bytes.
     pub fn of(port: &Port, room: u16) -> Sending {
         Sending::new(port.tx_offloads(), port.info(), room)
-    }
-
-    /// Whatever is left to a NIC with mbufs of `room` bytes, this one does not do it.
-    pub fn nothing(room: u16) -> Sending {
-        Sending { takes: Takes::NOTHING, ipv4_cksum: false, room, seg_max: 0, mtu_seg_max: 0 }
     }
 
     fn new(in_force: u64, info: &DeviceInfo, room: u16) -> Sending {

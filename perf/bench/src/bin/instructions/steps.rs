@@ -107,7 +107,7 @@ fn stand_in(pool: &Mempool, bytes: usize) -> Result<(), Failure> {
     for (gives, path) in [(true, path::STAND_IN[0]), (false, path::STAND_IN[1])] {
         for round in 0..ROUNDS {
             let counted = round >= WARM_ROUNDS;
-            let mut outbox = Outbox::plain(pool.clone());
+            let mut outbox = Outbox::new(pool.clone());
             step(counted && gives, || null.receive(&mut outbox, BURST) == BURST)?;
             step(counted && !gives, || null.send(&mut outbox.burst) == BURST)?;
         }
@@ -145,14 +145,14 @@ fn round(
     pool: &Mempool,
     counted: Option<Work>,
 ) -> Result<(), Failure> {
-    let mut outbox = Outbox::plain(pool.clone());
+    let mut outbox = Outbox::new(pool.clone());
     send(guest)?;
     step(counted == Some(Work::FromGuest), || {
         backend.receive(&mut outbox, BURST);
         outbox.burst.len() == BURST
     })?;
     if counted == Some(Work::Idle) {
-        let mut nothing = Outbox::plain(pool.clone());
+        let mut nothing = Outbox::new(pool.clone());
         counted_call(|| backend.idle(&mut nothing));
     }
     step(counted == Some(Work::ToGuest), || {
@@ -169,7 +169,7 @@ fn round_between<B: Backend>(
     pool: &Mempool,
     counted: Option<Work>,
 ) -> Result<(), Failure> {
-    let (mut outbox, mut moved) = (Outbox::plain(pool.clone()), 0);
+    let (mut outbox, mut moved) = (Outbox::new(pool.clone()), 0);
     send(sender)?;
     step(counted.is_some(), || {
         moved += from.forward(to, &mut outbox, BURST - moved);
