@@ -31,8 +31,10 @@ use sight::Sight;
 
 /// Time between the two looks: long enough for a guest that sends now and then, and for the kernel's scheduler.
 const BETWEEN: Duration = Duration::from_millis(300);
-/// More time for a worker that seems to stand still: on a busy machine it may only have had to wait.
+/// More time for what seems to stand still: on a busy machine it may only have had to wait.
 const PATIENCE: Duration = Duration::from_millis(1500);
+/// Checks that fail because something stands still.
+const STANDSTILL: [&str; 3] = ["worker", "buffers", "held"];
 
 /// What a check found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -96,15 +98,12 @@ pub struct Report {
 /// 3 ringwired cannot be reached.
 pub fn run(api: &Path, name: &str, json: bool) -> Result<(String, u8), ClientError> {
     let host = Host::real();
-    let (report, status) = match look_twice(api) {
+    let (report, status) = match examine(api, name, &host) {
         Err(ClientError::Unreachable { socket, problem }) => {
             (report(name, vec![daemon::unreachable(&socket, &problem, &host)], ""), 3)
         }
         Err(refused) => return Err(refused),
-        Ok((before, now, elapsed)) => {
-            let sight = Sight::new(&before, &now, elapsed);
-            let port = sight.port(name).ok_or_else(|| no_such_port(name, &now))?;
-            let report = report(name, walk::walk(&sight, port, &host), &flow::summary(&sight, port));
+        Ok(report) => {
             let status = if report.mark == Mark::Fail { 1 } else { 0 };
             (report, status)
         }
@@ -113,20 +112,23 @@ pub fn run(api: &Path, name: &str, json: bool) -> Result<(String, u8), ClientErr
     Ok((text, status))
 }
 
-fn look_twice(api: &Path) -> Result<(Status, Status, Duration), ClientError> {
-    let look = || {
+/// Looks twice, or once more after a while.
+fn examine(api: &Path, name: &str, host: &Host) -> Result<Report, ClientError> {
+    let look = || -> Result<Status, ClientError> {
         let body = client::get(api, "/v1/status")?;
         serde_json::from_str(&body).map_err(|error| ClientError::not_understood(api, &error))
     };
-    let before = look()?;
-    let asked = Instant::now();
-    std::thread::sleep(BETWEEN);
-    let mut now = look()?;
-    if worker::is_any_still(&Sight::new(&before, &now, asked.elapsed())) {
-        std::thread::sleep(PATIENCE);
-        now = look()?;
-    }
-    Ok((before, now, asked.elapsed()))
+    let (before, asked) = (look()?, Instant::now());
+    let look_again = |pause| {
+        std::thread::sleep(pause);
+        let now = look()?;
+        let sight = Sight::new(&before, &now, asked.elapsed());
+        let port = sight.port(name).ok_or_else(|| no_such_port(name, &now))?;
+        Ok(report(name, walk::walk(&sight, port, host), &flow::summary(&sight, port)))
+    };
+    let found: Report = look_again(BETWEEN)?;
+    let stands_still = found.cause.is_some_and(|cause| STANDSTILL.contains(&cause));
+    if found.mark == Mark::Fail && stands_still { look_again(PATIENCE) } else { Ok(found) }
 }
 
 /// As ringwired itself says it.

@@ -19,7 +19,8 @@ pub fn walk(sight: &Sight, port: Seen<Port>, host: &Host) -> Vec<Check> {
     if checks.iter().all(|check| check.mark != Mark::Fail) {
         checks.extend(ends.iter().flat_map(|end| rings::unowned(*end)));
     }
-    checks.extend(ends.iter().flat_map(|end| drops::drops(*end)));
+    checks.extend(drops::drops(port, peer));
+    checks.extend(peer.into_iter().flat_map(|peer| drops::drops(peer, Some(port))));
     checks.extend(ends.iter().flat_map(|end| link::counters(*end)));
     if checks.iter().all(|check| check.mark != Mark::Fail) {
         checks.extend(flow::flow(sight, &ends));

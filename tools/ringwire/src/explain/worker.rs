@@ -9,12 +9,6 @@ use crate::units::{percent, rate};
 /// A worker that gets less of its core than this is hindered.
 const ENOUGH: f64 = 0.8;
 
-/// Whether a worker that does not sleep made no round: on a busy machine that may be chance.
-pub fn is_any_still(sight: &Sight) -> bool {
-    let is_still = |worker: &Seen<Worker>| worker.now.lanes > 0 && rounds(*worker) == 0 && !sleeps(*worker);
-    sight.workers().iter().any(is_still)
-}
-
 fn rounds(worker: Seen<Worker>) -> u64 {
     worker.moved(|worker| worker.busy_rounds + worker.idle_rounds)
 }
