@@ -23,7 +23,7 @@ use judge::Judge;
 
 /// Descriptors asked for per NIC queue; drivers round to what they can.
 const DESCRIPTORS: u16 = 1024;
-/// Bytes of an mbuf's data room where the NIC takes packets in several segments.
+/// Bytes of an mbuf's data room where the NIC sends and receives packets in several segments.
 const SEGMENT: u16 = 2048;
 /// Mbufs an lcore keeps to itself.
 const CACHE: u32 = 256;
@@ -38,7 +38,7 @@ const STALE_BURSTS: usize = 4096;
 /// Bytes around an mbuf's data: its header, headroom, and the pool's own.
 const AROUND: u64 = 512;
 
-/// An mbuf's data room where a NIC takes no packet in several segments: a whole frame.
+/// An mbuf's data room where a NIC sends or receives no packet in several segments: a whole frame.
 fn whole_frame(mtu: Option<u16>) -> u16 {
     let frame = u32::from(mtu.unwrap_or(1500)) + net::FRAME_OVERHEAD;
     SEGMENT.max(frame.next_multiple_of(64).min(u32::from(u16::MAX) - 256) as u16)
@@ -153,7 +153,8 @@ impl Nic {
         let mut device = Device::probe(options.device).map_err(device_error)?;
         offloads::request(&mut device, options.lro);
         let info = device.info();
-        let room = if device.supports_multi_seg_tx() { SEGMENT } else { whole_frame(options.mtu) };
+        let several = device.supports_multi_seg_tx() && device.supports_scatter_rx();
+        let room = if several { SEGMENT } else { whole_frame(options.mtu) };
         let pool = Mempool::new(options.name, mbufs(options.queues), room, CACHE, info.socket)
             .map_err(|source| NicError::Pool { name: name(), source })?;
         let config = DeviceConfig {
