@@ -11,6 +11,7 @@
 pub mod backend;
 pub mod callgrind;
 pub mod daemon;
+pub mod distance;
 pub mod far;
 pub mod frontend;
 pub mod functions;

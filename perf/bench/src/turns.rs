@@ -2,14 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use crate::Failure;
 use crate::place::Place;
 use crate::process::Process;
+use crate::{Failure, distance};
 
 /// How long a backend may take to notice that its frontend has gone.
 const SETTLE: Duration = Duration::from_millis(50);
 /// A turn is disturbed if, for more than this part of it, some thread of the machine had to wait for a core.
 const WAITING: f64 = 0.05;
+/// So too if the two cores are farther apart after it than before, or than at the round's begin, by this factor.
+const FARTHER: f64 = 1.8;
 /// A disturbed turn is taken again, but not more often than this.
 const TRIES: u32 = 4;
 
@@ -33,12 +35,13 @@ pub fn alternate<P: Player, T>(
     let mut samples: Vec<Vec<T>> = players.iter().map(|_| Vec::new()).collect();
     let mut disturbed = 0;
     for round in 1..=rounds {
-        let mut line = format!("  round {round}:");
+        let away = distance::round_trip(place.front, place.back)?;
+        let mut line = format!("  round {round}, cores {away:.0} ns apart:");
         for (player, samples) in players.iter_mut().zip(&mut samples) {
-            let (mut sample, mut quiet) = turn(player, place, &mut measure)?;
+            let (mut sample, mut quiet) = turn(player, place, away, &mut measure)?;
             for _ in 1..TRIES {
                 if !quiet {
-                    (sample, quiet) = turn(player, place, &mut measure)?;
+                    (sample, quiet) = turn(player, place, away, &mut measure)?;
                 }
             }
             if let Some(sample) = sample {
@@ -51,15 +54,18 @@ pub fn alternate<P: Player, T>(
         eprintln!("{line}");
     }
     if disturbed > 0 {
-        eprintln!("  {disturbed} turns (!) were disturbed, {TRIES} times in a row: something else runs here");
+        eprintln!(
+            "  {disturbed} turns (!) were disturbed, {TRIES} times in a row: something else runs here, or the cores move"
+        );
     }
     Ok(samples)
 }
 
-/// One turn, and whether nothing else wanted the cores.
+/// One turn, and whether nothing else wanted the cores, and these were `away` from each other all the time.
 fn turn<P: Player, T>(
     player: &mut P,
     place: &Place,
+    away: f64,
     measure: &mut impl FnMut(&mut P) -> Result<Option<T>, Failure>,
 ) -> Result<(Option<T>, bool), Failure> {
     player.process().resume()?;
@@ -76,7 +82,8 @@ fn turn<P: Player, T>(
     let quiet = waited.as_secs_f64() <= WAITING * started.elapsed().as_secs_f64();
     std::thread::sleep(SETTLE);
     player.process().pause()?;
-    Ok((sample?, quiet))
+    let after = distance::round_trip(place.front, place.back)?;
+    Ok((sample?, quiet && after.max(away) <= FARTHER * after.min(away)))
 }
 
 /// For how long, since the machine was started, some thread had to wait for a core; 0 if the kernel does not say.
