@@ -34,7 +34,8 @@ const WRONG_OFFSETS: Want =
 const PUT_TOGETHER: Want = Want::Nothing(
     "DPDK's af_packet driver has the kernel put IPv4 fragments together, and cuts what is too long then",
 );
-const NOT_JUMBO: Want = Want::Nothing("the driver's frames have 1522 bytes at most");
+const NOT_JUMBO: Want =
+    Want::Nothing("shorter frames only (net_tap: 1522 bytes; net_af_packet, as set up here: framesz=2048)");
 
 impl Want {
     /// Whether anything is sent.
