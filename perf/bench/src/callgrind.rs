@@ -79,6 +79,17 @@ pub fn run(
     valgrind.args(CACHES).args(["--dump-instr=yes", "--compress-strings=no", "--compress-pos=no"]);
     valgrind.arg(format!("--toggle-collect=*{counted}*")).arg(format!("--dump-before=*{boundary}*"));
     valgrind.arg(format!("--callgrind-out-file={}", out.display())).args(command);
+    let said = said(&mut valgrind)?;
+    let parts = (1..=said.lines().count()).map(|part| {
+        let text = std::fs::read_to_string(directory.join(format!("out.{part}")))?;
+        parse(&text, command[0])
+    });
+    let parts = parts.collect::<Result<_, _>>()?;
+    Ok((said, parts))
+}
+
+/// Runs `valgrind` to its end: what the measured command said.
+pub fn said(valgrind: &mut Command) -> Result<String, Failure> {
     let output = valgrind
         .stdin(Stdio::null())
         .output()
@@ -87,13 +98,7 @@ pub fn run(
         let error = String::from_utf8_lossy(&output.stderr);
         return Err(Failure(format!("the measured process failed: {}\n{error}", output.status)));
     }
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    let parts = (1..=said.lines().count()).map(|part| {
-        let text = std::fs::read_to_string(directory.join(format!("out.{part}")))?;
-        parse(&text, command[0])
-    });
-    let parts = parts.collect::<Result<_, _>>()?;
-    Ok((said, parts))
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// Reads one part. Addresses are kept of `program` only.

@@ -22,6 +22,7 @@ pub use engine::{BackendError, NoSuchGuest, PortError};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use serde::de::DeserializeOwned;
 use snapshot::{Backend, ErrorBody, NewPort, Offloads, PortKind, Status};
 use tokio::net::UnixStream;
 use tokio::sync::Semaphore;
@@ -256,13 +257,8 @@ async fn add_port(
     name: Result<Path<String>, PathRejection>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Refusal> {
-    let Path(name) = name.map_err(|error| Refusal(error.status(), error.body_text()))?;
-    let body = body.map_err(|error| Refusal(error.status(), error.body_text()))?;
-    let wanted: NewPort = serde_json::from_slice(&body).map_err(|error| {
-        let text =
-            format!("the body is not {{\"kind\": \"tap\"|\"raw\", \"interface\": \"NAME\", ...}}: {error}");
-        Refusal(StatusCode::BAD_REQUEST, text)
-    })?;
+    let shape = "{\"kind\": \"tap\"|\"raw\", \"interface\": \"NAME\", ...}";
+    let (name, wanted): (_, NewPort) = wanted(name, body, shape)?;
     let fds = descriptors.take();
     let config = socket_config(name.clone(), wanted, fds.len())
         .map_err(|problem| Refusal(StatusCode::UNPROCESSABLE_ENTITY, problem))?;
@@ -318,19 +314,27 @@ fn refuse_port(error: PortError) -> Refusal {
     Refusal(code, error.to_string())
 }
 
+/// Whose, and what is wanted of it: a body of this `shape`.
+fn wanted<T: DeserializeOwned>(
+    name: Result<Path<String>, PathRejection>,
+    body: Result<Bytes, BytesRejection>,
+    shape: &str,
+) -> Result<(String, T), Refusal> {
+    let Path(name) = name.map_err(|error| Refusal(error.status(), error.body_text()))?;
+    let body = body.map_err(|error| Refusal(error.status(), error.body_text()))?;
+    let wanted = serde_json::from_slice(&body)
+        .map_err(|error| Refusal(StatusCode::BAD_REQUEST, format!("the body is not {shape}: {error}")))?;
+    Ok((name, wanted))
+}
+
 /// The guest's port, as it is then.
 async fn set_backend(
     State(api): State<Api>,
     name: Result<Path<String>, PathRejection>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Refusal> {
-    let Path(name) = name.map_err(|error| Refusal(error.status(), error.body_text()))?;
-    let body = body.map_err(|error| Refusal(error.status(), error.body_text()))?;
-    let wanted: Backend = serde_json::from_slice(&body).map_err(|error| {
-        let text =
-            format!("the body is not {{\"backend\": \"PORT\"}}, with a port's name or \"none\": {error}");
-        Refusal(StatusCode::BAD_REQUEST, text)
-    })?;
+    let shape = "{\"backend\": \"PORT\"}, with a port's name or \"none\"";
+    let (name, wanted): (_, Backend) = wanted(name, body, shape)?;
     let guest = name.clone();
     let set = move |source: &dyn Source| {
         let backend = Some(wanted.backend.as_str()).filter(|backend| *backend != "none");
@@ -346,12 +350,8 @@ async fn set_offloads(
     name: Result<Path<String>, PathRejection>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Refusal> {
-    let Path(name) = name.map_err(|error| Refusal(error.status(), error.body_text()))?;
-    let body = body.map_err(|error| Refusal(error.status(), error.body_text()))?;
-    let wanted: Offloads = serde_json::from_slice(&body).map_err(|error| {
-        let text = format!("the body is not {{\"offloads\": \"auto\"|\"off\"|[\"NAME\", ...]}}: {error}");
-        Refusal(StatusCode::BAD_REQUEST, text)
-    })?;
+    let shape = "{\"offloads\": \"auto\"|\"off\"|[\"NAME\", ...]}";
+    let (name, wanted): (_, Offloads) = wanted(name, body, shape)?;
     let bits = shapes::offload_bits(&wanted.offloads)
         .map_err(|problem| Refusal(StatusCode::UNPROCESSABLE_ENTITY, problem))?;
     let guest = name.clone();

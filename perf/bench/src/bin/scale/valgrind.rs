@@ -2,10 +2,10 @@
 //! all threads do except the one that plays the guests: while nothing is set up or torn down, that is the worker.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use ringwire_bench::Failure;
-use ringwire_bench::callgrind::{Cost, Profile};
+use ringwire_bench::callgrind::{self, Cost, Profile};
 
 use crate::steps::{BOUNDARY, UNCOUNTED};
 
@@ -18,15 +18,7 @@ pub fn run(command: &[&str], directory: &Path) -> Result<(String, Vec<Profile>),
     valgrind.arg(format!("--toggle-collect=*{UNCOUNTED}*")).arg("--collect-atstart=yes");
     valgrind.args(["--compress-strings=no", "--compress-pos=no", &format!("--dump-before=*{BOUNDARY}*")]);
     valgrind.arg(format!("--callgrind-out-file={}", out.display())).args(command);
-    let output = valgrind
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|error| Failure(format!("valgrind cannot be run ({error}): apt-get install valgrind")))?;
-    if !output.status.success() {
-        let error = String::from_utf8_lossy(&output.stderr);
-        return Err(Failure(format!("the measured process failed: {}\n{error}", output.status)));
-    }
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let said = callgrind::said(&mut valgrind)?;
     let profiles = (1..=said.lines().count()).map(|part| {
         let file = directory.join(format!("out.{part}"));
         let text = std::fs::read_to_string(&file)?;
