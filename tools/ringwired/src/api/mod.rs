@@ -1,0 +1,180 @@
+//! The control API: HTTP/JSON on a unix socket.
+//!
+//! One request a connection, each within fixed bounds of time and size, so that a client that is slow,
+//! stuck or hostile costs nobody else more than one of [`MAX_CONNECTIONS`] places for
+//! [`CONNECTION_TIME`].
+
+mod answer;
+mod guests;
+mod ports;
+mod server;
+
+use std::convert::Infallible;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::extract::State;
+use axum::http::{StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, put};
+use engine::Datapath;
+pub use engine::config::{OFFLOADS, SocketConfig, SocketKind};
+pub use engine::{BackendError, NoSuchGuest, PortError};
+use snapshot::Status;
+
+use crate::metrics;
+use crate::rates::Sampler;
+use crate::socket::ApiSocket;
+
+use answer::{Refusal, json};
+pub use server::{BODY_BYTES, CONNECTION_TIME, HEADER_BYTES, HEADER_TIME, MAX_CONNECTIONS};
+
+/// The datapath must have answered after this time.
+const STATUS_TIME: Duration = Duration::from_secs(3);
+/// Rates are over this interval.
+const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What the API shows and changes. All of it may block, and is called off the API's own thread.
+pub trait Source: Send + Sync + 'static {
+    /// What the datapath looks like now.
+    fn status(&self) -> Status;
+
+    /// Connects a guest to another port, or to none.
+    fn set_backend(&self, guest: &str, backend: Option<&str>) -> Result<(), BackendError>;
+
+    /// Replaces the offloads, as feature bits, that a guest's next frontend is offered.
+    fn set_offloads(&self, guest: &str, offloads: u64) -> Result<(), NoSuchGuest>;
+
+    /// Adds a tap or raw socket; `fds`, if there are any, are open already.
+    fn add_socket(&self, config: SocketConfig, fds: Vec<OwnedFd>) -> Result<(), PortError>;
+
+    /// Removes a tap or raw socket.
+    fn remove_socket(&self, name: &str) -> Result<(), PortError>;
+}
+
+impl Source for Datapath {
+    fn status(&self) -> Status {
+        self.status()
+    }
+
+    fn set_backend(&self, guest: &str, backend: Option<&str>) -> Result<(), BackendError> {
+        self.set_backend(guest, backend)
+    }
+
+    fn set_offloads(&self, guest: &str, offloads: u64) -> Result<(), NoSuchGuest> {
+        self.set_offloads(guest, offloads)
+    }
+
+    fn add_socket(&self, config: SocketConfig, fds: Vec<OwnedFd>) -> Result<(), PortError> {
+        self.add_socket(config, fds)
+    }
+
+    fn remove_socket(&self, name: &str) -> Result<(), PortError> {
+        self.remove_socket(name)
+    }
+}
+
+#[derive(Clone)]
+struct Api {
+    source: Arc<dyn Source>,
+    sampler: Arc<Mutex<Sampler>>,
+}
+
+/// Serves `source` on `socket` until the future is dropped.
+pub async fn serve(socket: &ApiSocket, source: Arc<dyn Source>) -> Infallible {
+    let api = Api { source, sampler: Arc::default() };
+    let (never, _) = tokio::join!(sample(api.clone()), server::accept(socket, router(api)));
+    never
+}
+
+fn router(api: Api) -> Router {
+    Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/ports", get(ports::ports))
+        .route("/v1/ports/{name}", get(ports::port).put(ports::add_port).delete(ports::remove_port))
+        .route("/v1/guests/{name}/backend", put(guests::set_backend))
+        .route("/v1/guests/{name}/offloads", put(guests::set_offloads))
+        .route("/metrics", get(prometheus))
+        .fallback(no_such_path)
+        .method_not_allowed_fallback(no_such_method)
+        .layer(DefaultBodyLimit::max(BODY_BYTES))
+        .with_state(api)
+}
+
+async fn sample(api: Api) -> Infallible {
+    let mut tick = tokio::time::interval(SAMPLE_INTERVAL);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        let source = api.source.clone();
+        let taken = tokio::task::spawn_blocking(move || (source.status(), Instant::now())).await;
+        if let Ok((status, at)) = taken {
+            api.sampler().sample(at, &status);
+        }
+    }
+}
+
+impl Api {
+    fn sampler(&self) -> std::sync::MutexGuard<'_, Sampler> {
+        self.sampler.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The datapath as it is now, with rates.
+    async fn status(&self) -> Result<Status, Refusal> {
+        let mut status = self.ask(|source| source.status()).await?;
+        self.sampler().annotate(&mut status);
+        Ok(status)
+    }
+
+    /// What the datapath answers to `question`.
+    async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&dyn Source) -> T + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let source = self.source.clone();
+        let answer = tokio::task::spawn_blocking(move || question(&*source));
+        match tokio::time::timeout(STATUS_TIME, answer).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => {
+                let text = format!("the datapath could not be asked: {error}");
+                Err(Refusal(StatusCode::INTERNAL_SERVER_ERROR, text))
+            }
+            Err(_) => {
+                let text = format!("the datapath did not answer within {STATUS_TIME:?}");
+                Err(Refusal(StatusCode::SERVICE_UNAVAILABLE, text))
+            }
+        }
+    }
+}
+
+async fn status(State(api): State<Api>) -> Result<Response, Refusal> {
+    Ok(json(&api.status().await?))
+}
+
+async fn prometheus(State(api): State<Api>) -> Result<Response, Refusal> {
+    let page = metrics::render(&api.status().await?);
+    Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], page).into_response())
+}
+
+const PATHS: &str =
+    "/v1/status, /v1/ports, /v1/ports/NAME, /v1/guests/NAME/backend, /v1/guests/NAME/offloads, /metrics";
+
+async fn no_such_path(uri: Uri) -> Refusal {
+    let text = format!("no such path: {} (there are: {PATHS})", uri.path());
+    Refusal(StatusCode::NOT_FOUND, text)
+}
+
+async fn no_such_method(uri: Uri) -> Refusal {
+    let path = uri.path();
+    let text = match path.ends_with("/backend") || path.ends_with("/offloads") {
+        true => format!("{path} can only be changed (PUT); GET /v1/ports/NAME shows it"),
+        false if path.starts_with("/v1/ports/") => {
+            format!("{path} can be read (GET), added (PUT) and removed (DELETE)")
+        }
+        false => format!("{path} can only be read (GET)"),
+    };
+    Refusal(StatusCode::METHOD_NOT_ALLOWED, text)
+}

@@ -1,0 +1,72 @@
+//! Connections: one request each, within fixed bounds of time and size.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::{Extension, Router};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::UnixStream;
+use tokio::sync::Semaphore;
+
+use crate::descriptors::{Connection, Descriptors};
+use crate::socket::ApiSocket;
+
+/// Connections served at a time; others wait in the socket's backlog.
+pub const MAX_CONNECTIONS: usize = 64;
+/// A connection is closed this long after it was accepted, whatever it is doing.
+pub const CONNECTION_TIME: Duration = Duration::from_secs(10);
+/// The request line and headers must be here after this time.
+pub const HEADER_TIME: Duration = Duration::from_secs(3);
+/// Request line and headers may be this long.
+pub const HEADER_BYTES: usize = 16 * 1024;
+/// The body of a request may be this long.
+pub const BODY_BYTES: usize = 16 * 1024;
+
+/// Serves whoever connects, with `router`.
+pub async fn accept(socket: &ApiSocket, router: Router) -> Infallible {
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut failing = false;
+    loop {
+        // The semaphore is never closed, so there always is a permit in the end.
+        let place = places.clone().acquire_owned().await;
+        match socket.accept().await {
+            Ok(stream) => {
+                failing = false;
+                let router = router.clone();
+                tokio::spawn(async move {
+                    connection(stream, router).await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                // Most likely out of file descriptors: wait for some to come back, and say it once.
+                if !failing {
+                    let socket = socket.path().display();
+                    tracing::warn!("API socket {socket}: cannot accept a client: {error}");
+                }
+                failing = true;
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn connection(stream: UnixStream, router: Router) {
+    let descriptors = Descriptors::default();
+    let router = router.layer(Extension(descriptors.clone()));
+    let stream = Connection::new(stream, descriptors);
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIME)
+        .max_buf_size(HEADER_BYTES)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    match tokio::time::timeout(CONNECTION_TIME, connection).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!("API client: {error}"),
+        Err(_) => tracing::debug!("API client: closed after {CONNECTION_TIME:?}"),
+    }
+}
