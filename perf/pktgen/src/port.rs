@@ -273,6 +273,11 @@ impl Port {
         self.channel.watch()
     }
 
+    /// Whether descriptors have come back in the order they were offered, so far.
+    pub fn orderly(&self) -> bool {
+        self.tx.iter().all(|queue| queue.ring.orderly()) && self.rx.iter().all(|queue| queue.ring.orderly())
+    }
+
     /// How the backend broke the rules, if it did.
     pub fn broken(&self) -> Option<String> {
         let rings = self.rx.iter().map(|q| &q.ring).zip(self.tx.iter().map(|q| &q.ring));

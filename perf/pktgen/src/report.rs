@@ -49,6 +49,9 @@ pub struct PortReport {
     pub tx_bps: f64,
     /// Kicks sent.
     pub kicks: u64,
+    /// The backend returned descriptors in another order than it was given them. It may, unless that is negotiated; to
+    /// take them back takes longer then.
+    pub out_of_order: bool,
     /// Frames received, of any kind.
     pub rx_frames: u64,
     /// Frames received a second, while packets were sent.
@@ -107,6 +110,7 @@ fn port(station: &mut Station, outcome: &Outcome, source: Option<&Outcome>, cloc
         tx_pps: per_second(outcome.sent),
         tx_bps: per_second(outcome.sent_bytes * 8),
         kicks: outcome.kicks,
+        out_of_order: !station.port.orderly(),
         rx_frames: outcome.frames,
         rx_pps: per_second(outcome.received_in_time),
         counts,

@@ -88,6 +88,8 @@ fn all_ring_formats_are_exact() {
         for (mergeable, in_order) in [("on", "on"), ("off", "on"), ("on", "off"), ("off", "off")] {
             let options = ["--packed", packed, "--mergeable", mergeable, "--in-order", in_order];
             let port = loop_through(&[], &options);
+            // Nor is a descriptor taken for one that comes out of order because it came at that very moment.
+            assert_eq!(port["out_of_order"], false, "{options:?}");
             let features: Vec<&str> =
                 port["features"].as_array().expect("names").iter().filter_map(Value::as_str).collect();
             assert_eq!(features.contains(&"packed"), packed == "on");

@@ -33,7 +33,7 @@ struct Args {
     /// All sizes and features, instead of those that tell most
     #[arg(long)]
     full: bool,
-    /// Only cells whose name has this in it, e.g. `packed` or `guest->NIC 64` (of all cells)
+    /// Of all cells only the one with this name, or those whose names have it in them, e.g. `packed`
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
     /// Who takes part
@@ -65,7 +65,8 @@ fn main() -> ExitCode {
 fn compare(args: &Args) -> Result<(), Failure> {
     let mut cells = Cell::all(args.full || args.only.is_some());
     if let Some(text) = &args.only {
-        cells.retain(|cell| cell.name().contains(text.as_str()));
+        let exact = cells.iter().any(|cell| cell.name() == *text);
+        cells.retain(|cell| if exact { cell.name() == *text } else { cell.name().contains(text.as_str()) });
     }
     if args.list {
         cells.iter().for_each(|cell| println!("{}", cell.name()));

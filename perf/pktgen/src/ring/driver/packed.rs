@@ -123,29 +123,28 @@ impl PackedRing {
             // One lap at a time: flags are the same, and entries adjoin, within.
             let in_lap = self.size() - (self.tail & self.mask);
             let count = (limit - done).min(in_lap);
-            let mut expected = self.used_half(self.tail);
+            let first = self.used_half(self.tail);
             let mut entry: *const AtomicU64 = self.word(self.tail);
-            let mut taken = 0;
-            while taken < count && self.disorder.is_none() {
+            let (mut taken, mut other) = (0, None);
+            while taken < count {
                 // Acquire: the buffer is read after the flags that say it is there; the length and the id are
                 // in the same word.
                 // SAFETY: `taken` is below the entries that are left in this lap.
                 let word = unsafe { &*entry }.load(Ordering::Acquire);
-                if (word >> 32) as u32 & HALF != expected {
+                let expected = first + taken;
+                if (word >> 32) as u32 & HALF != expected || self.disorder.is_some() {
+                    // Looked at once: it may be used by the time of a second look.
+                    other = Some(word);
                     break;
                 }
                 each.each(Slot(expected as u16), word as u32);
-                (expected, taken) = (expected + 1, taken + 1);
+                taken += 1;
                 // Not used when it is past the last entry.
                 entry = entry.wrapping_add(DESCRIPTOR / 8);
             }
             (self.tail, done) = (self.tail.wrapping_add(taken), done + taken);
-            if taken == count {
-                continue;
-            }
-            // Acquire: as above.
-            let word = self.word(self.tail).load(Ordering::Acquire);
-            if (word >> 32) as u32 & HALF & !0xffff != self.used_half(self.tail) & !0xffff {
+            let Some(word) = other else { continue };
+            if (word >> 32) as u32 & HALF & !0xffff != first & !0xffff {
                 break;
             }
             match self.unexpected((word >> 32) as u32 & 0xffff, word as u32, &mut |s, l| each.each(s, l)) {
