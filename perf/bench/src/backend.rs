@@ -131,10 +131,18 @@ impl Backend {
         Ok(backend)
     }
 
-    /// Starts all of `whos` that can have that at their other end.
+    /// Starts all of `whos` that can have that at their other end. Open vSwitch, of several programs that have to find
+    /// each other, is left out where it does not start.
     pub fn start_all(whos: &[Who], far: Far, place: &Place) -> Result<Vec<Backend>, Failure> {
-        let able = whos.iter().filter(|who| who.has(far));
-        able.map(|who| Backend::start(*who, far, place)).collect()
+        let mut backends = Vec::new();
+        for who in whos.iter().filter(|who| who.has(far)) {
+            match Backend::start(*who, far, place) {
+                Ok(backend) => backends.push(backend),
+                Err(Failure(why)) if *who == Who::OpenVswitch => eprintln!("skipped: {who}: {why}"),
+                Err(failure) => return Err(failure),
+            }
+        }
+        Ok(backends)
     }
 
     /// `ringwire-pktgen` as its guest. All of them poll, and need no kicks.

@@ -48,7 +48,8 @@ pub fn start(far: Far, place: &Place, sockets: &[PathBuf]) -> Result<(Process, P
     database.wait_until(|_| Path::new(&remote).exists())?;
 
     let db = format!("--db=unix:{remote}");
-    run("ovs-vsctl", &[&db, "--no-wait", "init"], place)?;
+    // The socket is there before the server listens on it.
+    run("ovs-vsctl", &[&db, "--retry", "--timeout=10", "--no-wait", "init"], place)?;
     let mut configure = vec![db.clone(), "--no-wait".into(), "set".into(), "Open_vSwitch".into(), ".".into()];
     configure.extend(options(place).map(|(key, value)| format!("other_config:{key}=\"{value}\"")));
     run("ovs-vsctl", &configure.iter().map(String::as_str).collect::<Vec<_>>(), place)?;

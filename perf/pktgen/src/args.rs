@@ -147,6 +147,9 @@ pub struct TrafficArgs {
     /// Fill in and verify UDP checksums: every byte of every frame is checked
     #[arg(long)]
     pub checksum: bool,
+    /// Leave frames of more than 1514 bytes to be cut into IP fragments (GSO), and take such uncut
+    #[arg(long, conflicts_with_all = ["checksum", "imix"])]
+    pub gso: bool,
     /// Count received frames, and look at none: for those that a NIC makes up, or any other sender's
     #[arg(long, conflicts_with = "checksum")]
     pub count_only: bool,

@@ -59,7 +59,7 @@ pub fn cost(args: &Cost) -> Result<u8, Failure> {
         Ok(Kick::new(fd, KickPolicy::Auto))
     };
     let mut sink = Sink::new(ring(0), pool(0), kick()?, args.mergeable, args.traffic.checksum);
-    let mut generator = Generator::new(ring(1), pool(1), kick()?);
+    let mut generator = Generator::new(ring(1), pool(1), kick()?, false);
     let traffic = setup::traffic(&args.traffic, &sizes, 1, false)?.remove(0);
     let mut tracker = Tracker::new(0, traffic.flows, 0, false);
 

@@ -9,7 +9,7 @@
 //! The stamp is in the host's byte order: it goes back to the program it came from, or to one like it on the
 //! same host. A frame starts on a cache line, so what is written for each packet is in one line.
 
-use crate::ring::HEAD;
+use crate::ring::{HEAD, HEADER_LEN};
 
 /// Shortest frame: all of the stamp is in it. With the FCS it is Ethernet's shortest, 64.
 pub const MIN: usize = 60;
@@ -22,6 +22,17 @@ const IP_SOURCE: usize = 26;
 const UDP_PORTS: usize = 34;
 const UDP_LENGTH: usize = 38;
 const UDP_CHECKSUM: usize = 40;
+/// The virtio-net header (5.1.6) of a frame that is to be cut into IP fragments: the checksum is begun, UDP's and
+/// where it is, bytes of each fragment.
+pub const FRAGMENTED: [u8; HEADER_LEN] = {
+    let (headers, fragment) = ((UDP_PORTS + 8) as u16, FRAGMENT.to_le_bytes());
+    let [start, offset] = [UDP_PORTS as u16, (UDP_CHECKSUM - UDP_PORTS) as u16];
+    [1, 3, headers as u8, 0, fragment[0], fragment[1], start as u8, 0, offset as u8, 0, 0, 0]
+};
+/// UDP's bytes in each fragment: what an MTU of 1500 leaves room for.
+const FRAGMENT: u16 = 1480;
+/// Frames that are longer may be asked to be cut.
+pub const UNCUT: usize = 1514;
 const KEY: usize = 42;
 /// Where the timestamp is.
 pub const TIMESTAMP: usize = 48;
@@ -42,6 +53,17 @@ pub struct Addresses {
     pub reverse: bool,
 }
 
+/// What is in the place of a frame's UDP checksum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Checksum {
+    /// 0: there is none.
+    Absent,
+    /// That of the frame.
+    Full,
+    /// The sum of the pseudo header: whoever cuts the frame into fragments, or receives it, is to do the rest.
+    Begun,
+}
+
 /// What all frames of one sender have in common.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Traffic {
@@ -53,8 +75,8 @@ pub struct Traffic {
     pub flow_base: u32,
     /// Addresses.
     pub addresses: Addresses,
-    /// Fill in the UDP checksum.
-    pub checksum: bool,
+    /// What is in the place of the UDP checksum.
+    pub checksum: Checksum,
     /// Tells a trial's packets from those of the one before.
     pub epoch: u8,
 }
@@ -124,13 +146,14 @@ pub struct Template {
     head: [u8; HEAD],
     ip_sum: u64,
     tail_sum: u64,
-    checksum: bool,
+    pseudo: u64,
+    checksum: Checksum,
     reverse: bool,
 }
 
 impl Template {
     /// For frames of `size` bytes.
-    pub fn new(size: usize, addresses: Addresses, checksum: bool) -> Template {
+    pub fn new(size: usize, addresses: Addresses, checksum: Checksum) -> Template {
         let mut head = [0; HEAD];
         for (at, byte) in head.iter_mut().enumerate().take(size).skip(MIN) {
             *byte = filling(at);
@@ -154,6 +177,7 @@ impl Template {
             head,
             ip_sum: sum(&head[14..34]),
             tail_sum: sum(&filler) + pseudo(ip - 20),
+            pseudo: pseudo(ip - 20),
             checksum,
             reverse: addresses.reverse,
         }
@@ -175,14 +199,16 @@ impl Template {
         head[KEY..KEY + 6].copy_from_slice(&key(flow, epoch).to_le_bytes()[..6]);
         head[TIMESTAMP..TIMESTAMP + 8].copy_from_slice(&timestamp.to_ne_bytes());
         head[SEQUENCE..SEQUENCE + 4].copy_from_slice(&sequence.to_ne_bytes());
-        if self.checksum {
+        let udp = match self.checksum {
+            Checksum::Absent => return head,
+            Checksum::Begun => fold(self.pseudo + sum(&head[IP_SOURCE..UDP_PORTS])),
             // 0 would mean that there is none.
-            let udp = match !fold(self.tail_sum + sum(&head[IP_SOURCE..])) {
+            Checksum::Full => match !fold(self.tail_sum + sum(&head[IP_SOURCE..])) {
                 0 => 0xffff,
                 udp => udp,
-            };
-            head[UDP_CHECKSUM..UDP_CHECKSUM + 2].copy_from_slice(&udp.to_ne_bytes());
-        }
+            },
+        };
+        head[UDP_CHECKSUM..UDP_CHECKSUM + 2].copy_from_slice(&udp.to_ne_bytes());
         head
     }
 }
@@ -227,7 +253,7 @@ mod tests {
         Addresses { to: [2, 0, 0, 0, 0, 2], from: [2, 0, 0, 0, 0, 1], reverse: false };
 
     fn frame(size: usize, flow: u32) -> Vec<u8> {
-        let head = Template::new(size, ADDRESSES, true).head(flow, 7, 0x1234_5678_9abc, 99);
+        let head = Template::new(size, ADDRESSES, Checksum::Full).head(flow, 7, 0x1234_5678_9abc, 99);
         let mut frame = head.to_vec();
         frame.extend(tail(size));
         frame.truncate(size);

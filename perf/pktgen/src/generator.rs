@@ -1,9 +1,9 @@
 //! A queue that sends: frames are built in their buffers once; sending one again writes its timestamp and its
 //! number, and offers its descriptor.
 
-use crate::frame::{Template, Traffic, tail};
+use crate::frame::{Checksum, FRAGMENTED, Template, Traffic, tail};
 use crate::kick::Kick;
-use crate::ring::{HEAD, Pool, driver::Ring};
+use crate::ring::{HEAD, HEADER_LEN, Pool, driver::Ring};
 
 /// Most frames of which the start is kept ready (256 KiB).
 const HEADS: usize = 4096;
@@ -41,12 +41,12 @@ pub struct Generator {
 }
 
 impl Generator {
-    /// A queue that has nothing to send yet.
-    pub fn new(mut ring: Ring, pool: Pool, kick: Kick) -> Generator {
+    /// A queue that has nothing to send yet; with `gso` its frames are to be cut.
+    pub fn new(mut ring: Ring, pool: Pool, kick: Kick, gso: bool) -> Generator {
         let packed = matches!(ring, Ring::Packed(_));
         let filling = tail(pool.room());
         ring.fill(|slot| {
-            pool.clear_header(slot);
+            pool.write_header(slot, if gso { &FRAGMENTED } else { &[0; HEADER_LEN] });
             pool.write(slot, HEAD, &filling);
             let descriptor = pool.describe(slot, crate::frame::MIN, 0);
             if packed {
@@ -77,14 +77,14 @@ impl Generator {
         (self.flows, self.flow_base, self.epoch) = (traffic.flows, traffic.flow_base, traffic.epoch);
         (self.sent, self.bytes) = (0, 0);
         self.heads.clear();
-        if !traffic.checksum && self.templates.len() * self.flows as usize <= HEADS {
+        if traffic.checksum != Checksum::Full && self.templates.len() * self.flows as usize <= HEADS {
             let flows = self.flow_base..self.flow_base + self.flows;
             let heads =
                 self.templates.iter().flat_map(|t| flows.clone().map(|f| t.head(f, self.epoch, 0, 0)));
             self.heads = heads.collect();
         }
         let divides = self.flows.is_power_of_two() && self.flows <= self.ring.size();
-        let fixed = divides && self.templates.len() == 1 && !traffic.checksum;
+        let fixed = divides && self.templates.len() == 1 && traffic.checksum != Checksum::Full;
         let fixed = fixed && self.ring.orderly() && self.ring.in_flight() == 0;
         self.fixed = fixed.then(|| self.flows.trailing_zeros());
         if fixed {

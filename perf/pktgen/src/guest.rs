@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::frame::{Addresses, Traffic};
+use crate::frame::{Addresses, Checksum, Traffic};
 use crate::kick::KickPolicy;
 use crate::memory::Hugepages;
 use crate::port::{Choice, Device, Port, PortError};
@@ -66,6 +66,7 @@ impl Guest {
             buffer: BUFFER,
             kick: KickPolicy::Auto,
             checksum: false,
+            gso: false,
         };
         let meeting = Meeting { path: socket.to_path_buf(), listen: false, patience: Some(PATIENCE) };
         let mut port = Port::open(&meeting, &device, true).map_err(|error| match error {
@@ -78,7 +79,7 @@ impl Guest {
             flows: 1,
             flow_base: 0,
             addresses: Addresses { to: mac(2), from: mac(1), reverse: false },
-            checksum: false,
+            checksum: Checksum::Absent,
             epoch: 0,
         });
         Ok(Guest { port, tracker: Tracker::new(0, 1, 0, false), bursts: 0 })

@@ -50,6 +50,8 @@ pub struct Device {
     pub kick: KickPolicy,
     /// Verify UDP checksums.
     pub checksum: bool,
+    /// Leave frames to be cut, and take such.
+    pub gso: bool,
 }
 
 /// Why there is no device.
@@ -88,6 +90,9 @@ pub struct Port {
     _calls: Vec<OwnedFd>,
 }
 
+/// What a device needs that leaves its frames to be cut, and takes such.
+pub const GSO: u64 = features::CSUM | features::HOST_UFO | features::GUEST_CSUM | features::GUEST_UFO;
+
 /// Names of the negotiated features that shape the rings.
 pub fn names(bits: u64) -> Vec<&'static str> {
     let all = [
@@ -97,6 +102,7 @@ pub fn names(bits: u64) -> Vec<&'static str> {
         (features::EVENT_IDX, "event-idx"),
         (features::INDIRECT_DESC, "indirect"),
         (features::MQ, "mq"),
+        (features::HOST_UFO, "gso"),
     ];
     let mut names = vec![if bits & features::RING_PACKED == 0 { "split" } else { "packed" }];
     names.extend(all[1..].iter().filter(|(bit, _)| bits & bit != 0).map(|(_, name)| *name));
@@ -109,14 +115,16 @@ fn choose(device: &Device, offered: u64) -> Result<u64, PortError> {
         return Err(PortError::Missing("VIRTIO_F_VERSION_1: legacy devices are not supported"));
     }
     let mut chosen = features::VERSION_1 | offered & features::VHOST_USER_PROTOCOL;
+    let gso = if device.gso { Choice::On } else { Choice::Off };
     for (choice, bit, name) in [
         (device.packed, features::RING_PACKED, "packed rings (VIRTIO_F_RING_PACKED)"),
         (device.mergeable, features::MRG_RXBUF, "mergeable buffers (VIRTIO_NET_F_MRG_RXBUF)"),
         (device.in_order, features::IN_ORDER, "VIRTIO_F_IN_ORDER"),
         (device.event_idx, features::EVENT_IDX, "VIRTIO_F_EVENT_IDX"),
         (device.indirect, features::INDIRECT_DESC, "indirect descriptors (VIRTIO_F_INDIRECT_DESC)"),
+        (gso, GSO, "UDP fragmentation and checksums for and by guests (VIRTIO_NET_F_HOST_UFO and others)"),
     ] {
-        match (choice, offered & bit != 0) {
+        match (choice, offered & bit == bit) {
             (Choice::On, false) => return Err(PortError::Missing(name)),
             (Choice::On | Choice::Auto, true) => chosen |= bit,
             _ => {}
@@ -206,7 +214,7 @@ impl Port {
                 sink.open();
             }
             self.rx.push(sink);
-            self.tx.push(Generator::new(ring(from.0), pool(from.1, indirect), tx_kick));
+            self.tx.push(Generator::new(ring(from.0), pool(from.1, indirect), tx_kick, device.gso));
         }
         for (k, (to, from)) in queues.iter().enumerate() {
             for (index, areas) in [(2 * k, to.0), (2 * k + 1, from.0)] {

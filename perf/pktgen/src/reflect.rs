@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use crate::args::{Fill, Reflect};
 use crate::memory::Shared;
+use crate::port::GSO;
 use crate::progress::Live;
 use crate::proto::{
     AddressMessage, Channel, ChannelError, Listener, Meeting, Message, StateMessage, features, protocol,
@@ -75,6 +76,7 @@ impl<'a> Backend<'a> {
             ("mergeable", features::MRG_RXBUF),
             ("in-order", features::IN_ORDER),
             ("indirect", features::INDIRECT_DESC),
+            ("gso", GSO),
         ] {
             if !args.without.iter().any(|without| without == name) {
                 offered |= bit;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::args::{DeviceArgs, Mode, TrafficArgs};
 use crate::engine::{Role, Station};
-use crate::frame::{Addresses, FLOWS_MAX, MAX, MIN, Traffic};
+use crate::frame::{Addresses, Checksum, FLOWS_MAX, MAX, MIN, Traffic, UNCUT};
 use crate::port::{Choice, Device, Port, PortError};
 use crate::proto::{ChannelError, Meeting};
 use crate::ring::HEADER_LEN;
@@ -23,11 +23,15 @@ const BUFFER: usize = 2048;
 pub fn sizes(args: &TrafficArgs) -> Result<Vec<usize>, Failure> {
     let given = if args.imix { IMIX.to_vec() } else { args.size.clone() };
     let fcs = if args.fcs { FCS } else { 0 };
+    let least = if args.gso { UNCUT + 1 } else { MIN };
     given
         .iter()
         .map(|size| match size.checked_sub(fcs) {
-            Some(size) if (MIN..=MAX).contains(&size) => Ok(size),
-            _ => Err(usage(format!("--size {size}: from {} to {} bytes", MIN + fcs, MAX + fcs))),
+            Some(size) if (least..=MAX).contains(&size) => Ok(size),
+            _ => {
+                let gso = if args.gso { " with --gso" } else { "" };
+                Err(usage(format!("--size {size}: from {} to {} bytes{gso}", least + fcs, MAX + fcs)))
+            }
         })
         .collect()
 }
@@ -76,6 +80,7 @@ fn device(args: &DeviceArgs, traffic: &TrafficArgs, longest: usize) -> Result<De
         buffer: buffer - HEADER_LEN,
         kick: args.kick,
         checksum: traffic.checksum,
+        gso: traffic.gso,
     })
 }
 
@@ -102,12 +107,17 @@ pub fn traffic(
     };
     let mut base = if peer { flows } else { 0 };
     let share = |k: u32| flows / queues + u32::from(k < flows % queues);
+    let checksum = match (args.checksum, args.gso) {
+        (_, true) => Checksum::Begun,
+        (true, _) => Checksum::Full,
+        _ => Checksum::Absent,
+    };
     let queue = |k: u32| {
         let flows = share(k);
         let first = base;
         base += flows;
         let sizes = sizes.to_vec();
-        Traffic { sizes, flows, flow_base: first, addresses, checksum: args.checksum, epoch: 0 }
+        Traffic { sizes, flows, flow_base: first, addresses, checksum, epoch: 0 }
     };
     Ok((0..queues).map(queue).collect())
 }

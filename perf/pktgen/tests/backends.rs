@@ -110,6 +110,8 @@ fn all_kinds_of_traffic_are_exact() {
             vec!["--size", "9000", "--checksum"],
             vec!["--size", "9000,60", "--mergeable", "off"],
             vec!["--indirect", "on", "--imix"],
+            vec!["--gso", "--size", "65226"],
+            vec!["--gso", "--size", "1515,65226", "--mergeable", "on"],
             vec!["--indirect", "on"],
             vec!["--queues", "3", "--flows", "5", "--queue-size", "64"],
             vec!["--queue-size", "2"],

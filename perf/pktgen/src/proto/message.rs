@@ -47,6 +47,10 @@ pub mod request {
 
 /// Virtio feature bits.
 pub mod features {
+    pub const CSUM: u64 = 1 << 0;
+    pub const GUEST_CSUM: u64 = 1 << 1;
+    pub const GUEST_UFO: u64 = 1 << 10;
+    pub const HOST_UFO: u64 = 1 << 14;
     pub const MRG_RXBUF: u64 = 1 << 15;
     pub const CTRL_VQ: u64 = 1 << 17;
     pub const MQ: u64 = 1 << 22;

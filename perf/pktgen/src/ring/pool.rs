@@ -166,10 +166,10 @@ impl Pool {
         fits
     }
 
-    /// Clears the virtio-net header: no offload.
-    pub fn clear_header(&self, slot: Slot) {
+    /// Writes the virtio-net header.
+    pub fn write_header(&self, slot: Slot, header: &[u8; HEADER_LEN]) {
         // SAFETY: a line is in front of each frame.
-        unsafe { self.frame(slot).sub(HEADER_LEN).write_bytes(0, HEADER_LEN) };
+        unsafe { self.frame(slot).sub(HEADER_LEN).copy_from_nonoverlapping(header.as_ptr(), HEADER_LEN) };
     }
 
     /// The 64-bit word at byte `at`, which must be below HEAD - 7, of the frame.

@@ -5,7 +5,7 @@ use ringwire_bench::backend::{Backend, Who};
 use ringwire_bench::frontend::{number, report};
 use ringwire_bench::place::Place;
 
-use crate::cell::{Cell, Size, Traffic};
+use crate::cell::{Cell, GSO_BYTES, Size, Traffic};
 
 /// Seconds of traffic before the measurement. Open vSwitch's ports come up a while after the frontend has connected.
 fn warm_up(who: Who) -> &'static str {
@@ -41,6 +41,7 @@ pub fn measure(cell: &Cell, backend: &Backend, place: &Place, seconds: f64) -> R
     match cell.size {
         Size::Bytes(bytes) => command.args(["--size", &bytes.to_string()]),
         Size::Imix => command.arg("--imix"),
+        Size::Gso => command.args(["--gso", "--size", &GSO_BYTES.to_string()]),
     };
     let Some(report) = report(&mut command)? else { return Ok(None) };
     let (sent, received) = (|| number(&report, "/ports/0/tx_pps"), || number(&report, "/ports/0/rx_pps"));
