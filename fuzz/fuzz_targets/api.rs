@@ -12,10 +12,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
-use ringwired::api::{self, BackendError, NoSuchGuest, PortError, SocketConfig, Source};
+use ringwired::api::{self, BackendError, GuestConfig, NicConfig, NoSuchGuest, Pair, PortError, SocketConfig, Source, WorkerError};
 use ringwired::config::ApiConfig;
 use ringwired::socket::ApiSocket;
-use snapshot::{ErrorBody, Frontend, Guest, Nic, Port, PortKind, Queue, RingState, Status, Worker};
+use snapshot::{ErrorBody, Frontend, Guest, Idle, Nic, Port, PortKind, Queue, RingState, Status, Worker};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -112,7 +112,32 @@ impl Source for MadeUp {
         Err(PortError::NameTaken(config.name))
     }
 
-    fn remove_socket(&self, _: &str) -> Result<(), PortError> {
+    fn add_nic(&self, config: NicConfig) -> Result<(), PortError> {
+        Err(PortError::NameTaken(config.name))
+    }
+
+    fn add_guest(&self, config: GuestConfig) -> Result<(), PortError> {
+        Err(PortError::NameTaken(config.name))
+    }
+
+    fn remove_port(&self, name: &str) -> Result<Port, PortError> {
+        let found = status().ports.into_iter().find(|port| port.name == name);
+        found.ok_or_else(|| PortError::NoSuchPort(name.into()))
+    }
+
+    fn add_worker(&self, core: usize) -> Result<(), WorkerError> {
+        if core == 1 { Ok(()) } else { Err(WorkerError::NotAllowed { core, allowed: "1".into() }) }
+    }
+
+    fn remove_worker(&self, core: usize) -> Result<(), WorkerError> {
+        Err(WorkerError::Last(core))
+    }
+
+    fn assign(&self, guest: &str, pair: u16, _: usize) -> Result<Vec<Pair>, WorkerError> {
+        Ok(vec![Pair { guest: guest.into(), index: pair }])
+    }
+
+    fn set_idle(&self, _: Idle) -> std::io::Result<()> {
         Ok(())
     }
 }
@@ -202,7 +227,7 @@ fn status() -> Status {
         xstats: BTreeMap::new(),
     };
     let worker =
-        Worker { name: "worker:1".into(), core: 1, lanes: 1, busy_rounds: 5, idle_rounds: 50, rates: None, thread: None };
+        Worker { name: "worker:1".into(), core: 1, lanes: 1, assigned: Vec::new(), busy_rounds: 5, idle_rounds: 50, rates: None, thread: None };
     let ports =
         vec![port("wire0", PortKind::Nic, None, Some(nic)), port("vm1", PortKind::Guest, Some(guest), None)];
     Status {
@@ -210,6 +235,7 @@ fn status() -> Status {
         pid: 1,
         uptime_seconds: 1.5,
         hugepages: false,
+        idle: Idle::Poll,
         workers: vec![worker],
         ports,
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 pub use dpdk::eal::HugepagePolicy;
 pub use port::punt::Classes;
 pub use port::socket::SocketKind;
+pub use snapshot::Idle;
 pub use vhost_user::features::{OFFLOADS, all_offloads};
 
 /// The whole datapath.
@@ -25,15 +26,6 @@ pub struct Config {
     pub sockets: Vec<SocketConfig>,
     /// Guests, by unique name (no port of any kind shares a name).
     pub guests: Vec<GuestConfig>,
-}
-
-/// What a worker does without work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Idle {
-    /// Polls on.
-    Poll,
-    /// Sleeps until a guest kicks or a NIC interrupts; it looks every one to four milliseconds where that cannot be.
-    Adaptive,
 }
 
 /// A DPDK ethdev.

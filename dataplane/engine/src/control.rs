@@ -3,6 +3,7 @@
 //! Every change is the same: take the lanes of a wire back, change, give them out again.
 
 mod announce;
+mod placement;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,10 +17,13 @@ use port::socket::{Fault, SocketPair};
 use virtqueue::{Glance, Ring, RingView};
 
 use announce::Announcement;
+pub use placement::Pair;
+use placement::pairs;
 
+use crate::config::Idle;
 use crate::lane::{Far, Lane, LaneId, PuntEnd};
 use crate::ports::PortError;
-use crate::slow_path::SlowPath;
+use crate::slow_path::{PuntId, SlowPath};
 use crate::worker::Worker;
 
 /// Why a guest's backend cannot be what was asked for.
@@ -82,12 +86,17 @@ pub enum Arrived {
 
 /// All queues of all ports: those that nobody owns are kept here, of the others it is known who does.
 pub struct Control {
-    workers: Arc<[Worker]>,
+    /// Never none.
+    workers: Vec<Worker>,
+    /// What they do without work.
+    idle: Idle,
+    /// Pairs that were assigned by hand, and the cores they were assigned to; each has a worker.
+    assigned: BTreeMap<Pair, usize>,
     slow_path: SlowPath,
     ports: BTreeMap<String, Queues>,
     wires: Vec<Wire>,
     /// Exception paths, by guest.
-    punts: BTreeMap<String, Arc<Punt>>,
+    punts: BTreeMap<String, PuntPath>,
     /// Where guests are announced.
     announcements: BTreeMap<String, Announcement>,
     /// Looks at the rings that were given out and not taken back, by guest and index.
@@ -106,6 +115,13 @@ enum Queues {
     Punt(String),
 }
 
+/// The exception path of a guest, and the tap that it is.
+struct PuntPath {
+    punt: Arc<Punt>,
+    tap: String,
+    id: PuntId,
+}
+
 /// A guest and its backend.
 struct Wire {
     guest: String,
@@ -116,7 +132,7 @@ struct Wire {
 /// A lane that somebody owns.
 struct Placed {
     id: LaneId,
-    /// Index of the worker; `None`: the slow path.
+    /// Core of the worker; `None`: the slow path.
     worker: Option<usize>,
     /// Numbers of the guest's pairs in it.
     pairs: Vec<u16>,
@@ -125,10 +141,12 @@ struct Placed {
 }
 
 impl Control {
-    /// Owners, and no port yet.
-    pub fn new(workers: Arc<[Worker]>, slow_path: SlowPath) -> Control {
+    /// Owners, and no port yet. There is one worker at least, and each has another core.
+    pub fn new(workers: Vec<Worker>, idle: Idle, slow_path: SlowPath) -> Control {
         Control {
             workers,
+            idle,
+            assigned: BTreeMap::new(),
             slow_path,
             ports: BTreeMap::new(),
             wires: Vec::new(),
@@ -153,7 +171,7 @@ impl Control {
         self.ports.insert(name.to_owned(), Queues::Socket(pairs));
     }
 
-    /// Makes a tap the exception path of a guest, for good.
+    /// Makes a tap the exception path of a guest, for as long as there is the guest.
     pub fn add_punt(
         &mut self,
         guest: &str,
@@ -162,16 +180,22 @@ impl Control {
     ) -> Result<(), PuntError> {
         let Some(Queues::Socket(pairs)) = self.ports.get_mut(tap) else { return Ok(()) };
         let Some(pair) = pairs.pop() else { return Ok(()) };
-        let punt = make(&pair)?;
-        self.slow_path.serve_punt(punt.clone(), pair);
+        let punt = match make(&pair) {
+            Ok(punt) => punt,
+            Err(cause) => {
+                pairs.push(pair);
+                return Err(cause);
+            }
+        };
+        let id = self.slow_path.serve_punt(punt.clone(), pair);
         self.ports.insert(tap.to_owned(), Queues::Punt(guest.to_owned()));
-        self.punts.insert(guest.to_owned(), punt);
+        self.punts.insert(guest.to_owned(), PuntPath { punt, tap: tap.to_owned(), id });
         Ok(())
     }
 
     /// The exception path of a guest, if it has one.
     pub fn punt(&self, guest: &str) -> Option<&Punt> {
-        self.punts.get(guest).map(|punt| &**punt)
+        self.punts.get(guest).map(|path| &*path.punt)
     }
 
     /// The exception path that a tap is, if it is one.
@@ -182,17 +206,50 @@ impl Control {
         }
     }
 
-    /// Removes a socket that is nobody's backend, and closes it.
-    pub fn remove_socket(&mut self, name: &str) -> Result<(), PortError> {
-        let punted = match self.ports.get(name) {
-            Some(Queues::Punt(guest)) => Some(guest.as_str()),
-            _ => None,
+    /// The guest that has a port as its backend.
+    pub fn user(&self, port: &str) -> Option<&str> {
+        self.wires.iter().find(|wire| wire.backend == port).map(|wire| wire.guest.as_str())
+    }
+
+    /// Lets go of the queues of a nic, tap or raw socket that no guest needs. What has come to it is counted as dropped.
+    pub fn remove_port(&mut self, name: &str) -> Result<(), PortError> {
+        let in_use = |role, guest: &str| {
+            Err(PortError::InUse { port: name.to_owned(), role, guest: guest.to_owned() })
         };
-        if let Some(guest) = self.backend(name).or(punted) {
-            return Err(PortError::InUse { port: name.to_owned(), guest: guest.to_owned() });
+        match (self.user(name), self.ports.get(name)) {
+            (Some(guest), _) => return in_use("backend", guest),
+            (_, Some(Queues::Punt(guest))) => return in_use("exception path", guest),
+            _ => {}
         }
+        self.discard_arrived(name);
         self.ports.remove(name);
         Ok(())
+    }
+
+    /// Forgets a guest, whose rings were taken back. All that is under way to or from it is handed on, or counted as
+    /// dropped.
+    pub fn remove_guest(&mut self, guest: &str) {
+        self.disconnect(guest, DropReason::WireRemoved);
+        self.end_punt(guest);
+        self.ports.remove(guest);
+        self.announcements.remove(guest);
+        self.views.remove(guest);
+        self.assigned.retain(|pair, _| pair.guest != guest);
+    }
+
+    /// Makes the tap that was a guest's exception path an ordinary one again.
+    fn end_punt(&mut self, guest: &str) {
+        let Some(PuntPath { punt, tap, id }) = self.punts.remove(guest) else { return };
+        let (mut pair, unsent) = self.slow_path.take_punt(id);
+        pair.drop_held(DropReason::WireRemoved);
+        let unsent = unsent + punt.clear(DropReason::WireRemoved);
+        if let Some(Queues::Guest(_, counters)) = self.ports.get(guest)
+            && let Some(first) = counters.first()
+        {
+            first.pair.dropped(DropReason::WireRemoved, unsent);
+            first.pair.dropped(DropReason::SocketError, punt.refused.get());
+        }
+        self.ports.insert(tap, Queues::Socket(vec![pair]));
     }
 
     /// What a guest is connected to.
@@ -280,7 +337,7 @@ impl Control {
             unsent += lane.settle(reason);
             self.park(&wire, lane);
         }
-        unsent += self.punts.get(&wire.guest).map_or(0, |punt| punt.clear(reason));
+        unsent += self.punt(&wire.guest).map_or(0, |punt| punt.clear(reason));
         if let Some(Queues::Guest(_, counters)) = self.ports.get(&wire.guest) {
             counters.iter().take(1).for_each(|first| first.pair.dropped(reason, unsent));
         }
@@ -337,14 +394,8 @@ impl Control {
         match owner {
             None => Owner::Parked,
             Some(None) => Owner::SlowPath,
-            Some(Some(worker)) => Owner::Worker(self.workers[worker].core),
+            Some(Some(core)) => Owner::Worker(core),
         }
-    }
-
-    /// How many lanes the worker with index `worker` polls.
-    pub fn lanes_on(&self, worker: usize) -> usize {
-        let lanes = self.wires.iter().flat_map(|wire| &wire.lanes);
-        lanes.filter(|lane| lane.worker == Some(worker)).count()
     }
 
     fn wire_of(&self, port: &str) -> Option<usize> {
@@ -364,7 +415,7 @@ impl Control {
     fn take_lanes(&mut self, at: usize) -> Vec<Lane> {
         let placed = std::mem::take(&mut self.wires[at].lanes);
         let take = |placed: &Placed| match placed.worker {
-            Some(worker) => self.workers[worker].take(placed.id),
+            Some(core) => self.worker(core).take(placed.id),
             None => self.slow_path.take(placed.id),
         };
         placed.iter().map(take).collect()
@@ -424,30 +475,31 @@ impl Control {
         };
         for (guests, far) in lanes {
             let nic = matches!(far, Far::Nic(_));
-            let punt =
-                self.punts.get(&guest).filter(|_| nic).map(|punt| Box::new(PuntEnd::new(punt.clone())));
+            let path = self.punts.get(&guest).filter(|_| nic);
+            let punt = path.map(|path| Box::new(PuntEnd::new(path.punt.clone())));
             let lane = Lane { id: next_lane_id(), guests, far, punt };
-            let placed = self.place(lane);
+            let placed = self.place(lane, &guest, &backend);
             self.wires[at].lanes.push(placed);
         }
     }
 
-    /// Gives a lane to its owner: the slow path, or the worker with the fewest lanes.
-    fn place(&self, lane: Lane) -> Placed {
+    /// Gives a lane between these two to its owner: the slow path, or a worker.
+    fn place(&self, lane: Lane, guest: &str, backend: &str) -> Placed {
         let numbers = |pairs: &[GuestPair]| pairs.iter().map(|pair| pair.index).collect();
-        let (id, pairs) = (lane.id, numbers(&lane.guests));
-        let far_pairs = if let Far::Guest(guests) = &lane.far { numbers(guests) } else { Vec::new() };
+        let (id, near): (_, Vec<u16>) = (lane.id, numbers(&lane.guests));
+        let far = if let Far::Guest(guests) = &lane.far { numbers(guests) } else { Vec::new() };
         let worker = match lane.far {
             Far::Socket(_) => None,
             Far::Nic(_) | Far::Guest(_) => {
-                (0..self.workers.len()).min_by_key(|worker| self.lanes_on(*worker))
+                let pairs: Vec<Pair> = pairs(guest, &near).chain(pairs(backend, &far)).collect();
+                Some(self.core_for(&pairs))
             }
         };
         match worker {
-            Some(worker) => self.workers[worker].give(lane),
+            Some(core) => self.worker(core).give(lane),
             None => self.slow_path.give(lane),
         }
-        Placed { id, worker, pairs, far_pairs }
+        Placed { id, worker, pairs: near, far_pairs: far }
     }
 
     fn take_complete_pairs(&mut self, guest: &str) -> Vec<GuestPair> {

@@ -7,12 +7,11 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use vhost_user::{Channel, FrontendState, Link, Listener, Queues, SocketError};
+use vhost_user::{Channel, FrontendState, Link, Listener, Queues};
 use virtqueue::Ring;
 
-use crate::StartError;
 use crate::guest::Guest;
-use crate::ports::Ports;
+use crate::ports::{PortError, Ports};
 
 /// How long to wait after a failed accept (out of descriptors, say) before the next try.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -66,22 +65,18 @@ pub struct Serving {
 }
 
 impl Serving {
-    /// Listens on the socket of the guest with index `guest`.
-    pub fn start(ports: &Arc<Ports>, guest: usize) -> Result<Serving, StartError> {
-        let config = &ports.guests[guest].config;
-        let socket_error = |source: SocketError| StartError::Socket { guest: config.name.clone(), source };
-        let listener = Listener::bind(&config.socket, config.socket_mode, config.socket_group.as_deref())
-            .map_err(socket_error)?;
-        let thread_error = |source| StartError::Thread { what: format!("guest {}", config.name), source };
+    /// Serves a guest's frontends as they come.
+    pub fn start(ports: &Arc<Ports>, guest: Arc<Guest>, listener: Listener) -> Result<Serving, PortError> {
+        let owner = guest.config.name.clone();
+        let thread_error = |source| PortError::Thread { guest: owner.clone(), source };
         let stop = EventFd::from_value_and_flags(0, EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)
             .map_err(|errno| thread_error(errno.into()))?;
         let stop = Arc::new(stop);
         let stopped = stop.clone();
-        let name = format!("guest:{}", config.name);
         let ports = ports.clone();
         let thread = std::thread::Builder::new()
-            .name(name)
-            .spawn(move || serve(&ports, &ports.guests[guest], &listener, &stopped))
+            .name(format!("guest:{owner}"))
+            .spawn(move || serve(&ports, &guest, &listener, &stopped))
             .map_err(thread_error)?;
         Ok(Serving { stop, thread: Some(thread) })
     }

@@ -62,8 +62,13 @@ impl Guest {
             queue_pairs: self.config.queues,
             mac: self.config.mac.unwrap_or_else(|| derived_mac(&self.config.name)),
             mtu: self.config.mtu,
-            offloads: self.offloads.load(Ordering::Relaxed),
+            offloads: self.offloads(),
         }
+    }
+
+    /// Feature bits of the offloads that are offered to the next frontend.
+    pub fn offloads(&self) -> u64 {
+        self.offloads.load(Ordering::Relaxed)
     }
 
     /// Replaces the offloads that are offered to the next frontend.

@@ -1,12 +1,14 @@
 //! Who owns which queue: workers that poll, and control, which moves queues between them.
 //!
 //! - [`config`]: what a datapath is made of
+//! - `cores`: which cores there are for workers, and for everybody else
 //! - `worker`: a pinned thread and its poll loop
 //! - `nap`: how a worker without work sleeps
 //! - `slow_path`: the thread that waits for guests and sockets
 //! - `lane`: what these own: pairs of queues that exchange packets
 //! - `control`: which port is whose backend: take back, change, give out
-//! - `ports`: the control side of every port
+//! - `ports`: the control side of every port, and adding and removing it
+//! - `live`: what changes while it runs
 //! - `guest`: the control side of a guest
 //! - `frontend`: the thread that serves a guest's vhost-user socket
 //! - `watch`: links that go and come, and fallbacks
@@ -14,9 +16,11 @@
 
 pub mod config;
 mod control;
+mod cores;
 mod frontend;
 mod guest;
 mod lane;
+mod live;
 mod nap;
 mod ports;
 mod slow_path;
@@ -24,30 +28,29 @@ mod status;
 mod watch;
 mod worker;
 
-use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use dpdk::eal::{Eal, EalArgs, EalError};
-use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
-use nix::unistd::Pid;
-use port::nic::NicError;
-use port::punt::PuntError;
-use vhost_user::SocketError;
 
-pub use crate::control::BackendError;
+pub use crate::control::{BackendError, Pair};
 pub use crate::ports::{NoSuchGuest, PortError};
+pub use crate::worker::WorkerError;
 
-use crate::config::{Config, Idle, SocketConfig};
-use crate::control::Control;
+use crate::config::{Config, HugepagePolicy, Idle};
+use crate::control::{Arrived, Control};
+use crate::cores::Cores;
 use crate::frontend::Serving;
 use crate::ports::Ports;
 use crate::slow_path::SlowPath;
 use crate::watch::Watch;
-use crate::worker::{Worker, WorkerError};
+use crate::worker::Worker;
 
 /// Memory for DPDK itself where there are no hugepages to take it from on demand, in MiB.
 const BASE_MEMORY_MB: u64 = 96;
+/// Memory for ports that are added later, likewise: a dozen NICs of one queue pair each.
+const SPARE_MEMORY_MB: u32 = 256;
 
 /// Why the datapath could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -55,20 +58,9 @@ pub enum StartError {
     /// DPDK.
     #[error("{0}")]
     Eal(#[from] EalError),
-    /// A NIC.
-    #[error("{0}")]
-    Nic(#[from] NicError),
     /// A worker.
     #[error("{0}")]
     Worker(#[from] WorkerError),
-    /// A guest's socket.
-    #[error("guest {guest}: {source}")]
-    Socket {
-        /// Port name.
-        guest: String,
-        /// What is wrong with it.
-        source: SocketError,
-    },
     /// A thread of the control side.
     #[error("the thread for {what} cannot be started: {source}")]
     Thread {
@@ -77,117 +69,81 @@ pub enum StartError {
         /// What the system said.
         source: std::io::Error,
     },
-    /// A tap or raw socket.
+    /// A port.
     #[error("{0}")]
     Port(#[from] PortError),
-    /// A descriptor that was said to be open.
-    #[error("port {port}: descriptor {number} cannot be taken: {cause}")]
-    Descriptor {
-        /// Port name.
-        port: String,
-        /// The descriptor.
-        number: i32,
-        /// What the system said.
-        cause: std::io::Error,
-    },
-    /// A guest's exception path.
-    #[error("guest {guest}: no exception path: {cause}")]
-    Punt {
-        /// Port name.
-        guest: String,
-        /// What was missing.
-        cause: PuntError,
-    },
-    /// A guest's backend.
-    #[error("{0}")]
-    Backend(#[from] BackendError),
+}
+
+/// The threads that serve guests, by port name.
+type Servings = BTreeMap<String, Serving>;
+
+/// What only changes with ports and workers; locked for as long as one is added or removed: one at a time.
+struct Changes {
+    serving: Servings,
+    cores: Cores,
 }
 
 /// A running datapath. The order of the fields is the order in which it is taken down.
 pub struct Datapath {
-    serving: Vec<Serving>,
+    changes: Mutex<Changes>,
     _watch: Watch,
     ports: Arc<Ports>,
-    workers: Arc<[Worker]>,
     started: Instant,
+    eal_args: Vec<String>,
+    hugepages: HugepagePolicy,
     eal: Eal,
 }
 
 impl Datapath {
     /// Starts DPDK, the NICs, the sockets, the workers, and listens for the guests.
     pub fn start(config: Config) -> Result<Datapath, StartError> {
-        leave_cores_to_workers(&config.cores);
+        let mut cores = Cores::of_this_thread();
+        cores.leave_at_start(&config.cores);
         let eal = Eal::init(&EalArgs {
             hugepages: config.hugepages,
             pci: config.nics.iter().map(|nic| nic.device.clone()).filter(|device| is_pci(device)).collect(),
             memory_mb: memory_mb(&config),
-            extra: config.eal_args,
+            spare_mb: SPARE_MEMORY_MB,
+            extra: config.eal_args.clone(),
         })?;
         let place = if eal.hugepages() { "hugepages" } else { "ordinary pages (no hugepages)" };
         tracing::info!("DPDK runs, with packet memory in {place}");
-        let workers: Arc<[Worker]> = config
-            .cores
-            .iter()
-            .map(|core| Worker::start(*core, config.idle))
-            .collect::<Result<Vec<_>, _>>()?
-            .into();
+        let workers = config.cores.iter().map(|core| Worker::start(*core, config.idle));
+        let workers = workers.collect::<Result<Vec<_>, _>>()?;
         let slow_path = SlowPath::start()
             .map_err(|source| StartError::Thread { what: "the slow path".to_owned(), source })?;
-        let mut ports = Ports::new(Control::new(workers.clone(), slow_path));
+        let ports = Arc::new(Ports::new(Control::new(workers, config.idle, slow_path)));
         let interrupts = config.idle == Idle::Adaptive;
         config.nics.into_iter().try_for_each(|nic| ports.add_nic(nic, interrupts))?;
-        config.guests.into_iter().for_each(|guest| ports.add_guest(guest));
         for socket in config.sockets {
             let fds = ports::inherited(&socket)?;
             ports.add_socket(socket, fds)?;
         }
-        let ports = Arc::new(ports);
-        ports.add_punts()?;
-        ports.connect_all()?;
+        let guests = config.guests.into_iter().map(|guest| ports.add_guest(guest));
+        let guests = guests.collect::<Result<Vec<_>, _>>()?;
+        guests.iter().try_for_each(|(guest, _)| ports.connect_as_configured(guest, Arrived::Kept))?;
         let _watch = Watch::start(ports.clone())?;
-        let serving =
-            (0..ports.guests.len()).map(|at| Serving::start(&ports, at)).collect::<Result<_, _>>()?;
-        Ok(Datapath { serving, _watch, ports, workers, started: Instant::now(), eal })
-    }
-
-    /// Connects a guest to another port, or to none, while it runs.
-    ///
-    /// # Errors
-    /// If there is no such guest or port, or the port is another guest's; nothing has changed then.
-    pub fn set_backend(&self, guest: &str, backend: Option<&str>) -> Result<(), BackendError> {
-        self.ports.set_backend(guest, backend)
-    }
-
-    /// Replaces the offloads that a guest is offered, as feature bits. In force from its next frontend on: what a
-    /// driver has negotiated, it keeps.
-    ///
-    /// # Errors
-    /// If there is no such guest.
-    pub fn set_offloads(&self, guest: &str, offloads: u64) -> Result<(), NoSuchGuest> {
-        self.ports.set_offloads(guest, offloads)
-    }
-
-    /// Adds a tap or raw socket while it runs; `fds`, if there are any, are open already.
-    ///
-    /// # Errors
-    /// If it cannot be opened, or the name is taken; nothing has changed then.
-    pub fn add_socket(&self, config: SocketConfig, fds: Vec<OwnedFd>) -> Result<(), PortError> {
-        self.ports.add_socket(config, fds)
-    }
-
-    /// Removes a tap or raw socket while it runs.
-    ///
-    /// # Errors
-    /// If there is none of that name, or a guest needs it.
-    pub fn remove_socket(&self, name: &str) -> Result<(), PortError> {
-        self.ports.remove_socket(name)
+        let mut serving = Servings::new();
+        for (guest, listener) in guests {
+            serving.insert(guest.config.name.clone(), Serving::start(&ports, guest, listener)?);
+        }
+        Ok(Datapath {
+            changes: Mutex::new(Changes { serving, cores }),
+            _watch,
+            ports,
+            started: Instant::now(),
+            eal_args: config.eal_args,
+            hugepages: config.hugepages,
+            eal,
+        })
     }
 
     /// Stops everything: rings are given back, sockets removed, what is held is sent or counted, NICs
     /// closed. Returns what the datapath looked like at the end.
     pub fn shutdown(mut self) -> snapshot::Status {
-        self.serving.iter().for_each(Serving::ask_to_stop);
-        self.serving.clear();
+        let Changes { serving, .. } = self.changes.get_mut().unwrap_or_else(PoisonError::into_inner);
+        serving.values().for_each(Serving::ask_to_stop);
+        serving.clear();
         self.ports.control().remove_all();
         self.status()
     }
@@ -210,26 +166,6 @@ fn is_pci(device: &str) -> bool {
     tail.is_some_and(|(slot, function)| hex(slot) && hex(function))
         && parts.clone().count() > 0
         && parts.all(hex)
-}
-
-/// Keeps this thread, and all that it starts, off the workers' cores, if that leaves any. Workers pin
-/// themselves.
-fn leave_cores_to_workers(cores: &[usize]) {
-    let this = Pid::from_raw(0);
-    let Ok(allowed) = sched_getaffinity(this) else {
-        return;
-    };
-    let mut rest = CpuSet::new();
-    let mut any = false;
-    for core in (0..CpuSet::count()).filter(|core| allowed.is_set(*core) == Ok(true) && !cores.contains(core))
-    {
-        any |= rest.set(core).is_ok();
-    }
-    if !any {
-        tracing::warn!("every core this process may use has a worker: control shares a core with one");
-    } else if let Err(errno) = sched_setaffinity(this, &rest) {
-        tracing::warn!("control cannot be kept off the workers' cores: {errno}");
-    }
 }
 
 #[cfg(test)]

@@ -9,8 +9,9 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -37,8 +38,13 @@ const WAKE: u64 = u64::MAX;
 enum Command {
     Give(Lane),
     Take(LaneId, Sender<Lane>),
-    Punt(Arc<Punt>, SocketPair),
+    GivePunt(PuntId, Box<PuntServed>),
+    TakePunt(PuntId, Sender<Box<PuntServed>>),
 }
+
+/// Names an exception path for as long as it exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PuntId(u64);
 
 /// Control's handle on the slow path. The thread ends when this is dropped.
 pub struct SlowPath {
@@ -55,7 +61,7 @@ impl SlowPath {
         let wake = EventFd::from_value_and_flags(0, EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?;
         epoll.add(&wake, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, WAKE))?;
         let (commands, inbox) = unbounded();
-        let run = move || Runner { epoll, inbox, lanes: BTreeMap::new(), punts: Vec::new() }.run();
+        let run = move || Runner { epoll, inbox, lanes: BTreeMap::new(), punts: BTreeMap::new() }.run();
         let thread = std::thread::Builder::new().name("slow-path".to_owned()).spawn(run)?;
         Ok(SlowPath { wake: Arc::new(wake), commands: Some(commands), thread: Some(thread) })
     }
@@ -66,8 +72,21 @@ impl SlowPath {
     }
 
     /// Serves the host's side of an exception path from now on.
-    pub fn serve_punt(&self, punt: Arc<Punt>, socket: SocketPair) {
-        self.send(Command::Punt(punt, socket));
+    pub fn serve_punt(&self, punt: Arc<Punt>, socket: SocketPair) -> PuntId {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let id = PuntId(NEXT.fetch_add(1, Ordering::Relaxed));
+        let socket_ready = SocketReady::default();
+        let served = PuntServed { punt, socket, unsent: None, waiting: true, socket_ready };
+        self.send(Command::GivePunt(id, Box::new(served)));
+        id
+    }
+
+    /// Takes the tap of an exception path back. Also, how many packets were taken for the host, and not sent.
+    pub fn take_punt(&self, id: PuntId) -> (SocketPair, u64) {
+        let (reply, served) = bounded(1);
+        self.send(Command::TakePunt(id, reply));
+        let served = served.recv().unwrap_or_else(|_| self.died());
+        (served.socket, served.unsent.is_some().into())
     }
 
     /// Takes a lane back: nothing is in flight, and every used entry is published.
@@ -111,7 +130,7 @@ struct Runner {
     epoll: Epoll,
     inbox: Receiver<Command>,
     lanes: BTreeMap<u64, Served>,
-    punts: Vec<PuntServed>,
+    punts: BTreeMap<u64, Box<PuntServed>>,
 }
 
 impl Runner {
@@ -132,14 +151,14 @@ impl Runner {
             for served in self.lanes.values_mut() {
                 busy |= served.turn();
             }
-            self.punts.iter_mut().for_each(PuntServed::turn);
+            self.punts.values_mut().for_each(|punt| punt.turn());
             let timeout = if busy { EpollTimeout::ZERO } else { self.timeout() };
             let count = self.epoll.wait(&mut events, timeout).unwrap_or(0);
             for event in &events[..count] {
-                let (lane, source) = Source::of(event.data());
-                if let Source::Punt(at) = source {
-                    self.punts.iter_mut().skip(at).take(1).for_each(|punt| punt.notice(event.events()));
-                } else if let Some(served) = self.lanes.get_mut(&lane) {
+                let (id, source) = Source::of(event.data());
+                if let Source::Punt = source {
+                    self.punts.get_mut(&id).into_iter().for_each(|punt| punt.notice(event.events()));
+                } else if let Some(served) = self.lanes.get_mut(&id) {
                     served.notice(source, event.events());
                 }
             }
@@ -148,7 +167,7 @@ impl Runner {
 
     /// Until the first queue that no event will tell of has to be looked at.
     fn timeout(&self) -> EpollTimeout {
-        let punts = self.punts.iter().filter_map(|punt| punt.socket_ready.again);
+        let punts = self.punts.values().filter_map(|punt| punt.socket_ready.again);
         let due = self.lanes.values().filter_map(Served::due).chain(punts).min();
         let Some(due) = due else { return EpollTimeout::NONE };
         let left = due.saturating_duration_since(Instant::now());
@@ -162,16 +181,22 @@ impl Runner {
                 let served = Served::new(lane, &self.epoll);
                 self.lanes.insert(served.lane.id.0, served);
             }
-            Command::Punt(punt, socket) => {
-                let number = Source::Punt(self.punts.len()).number(0);
+            Command::GivePunt(PuntId(id), served) => {
                 let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLET;
-                for fd in [punt.bell(), socket.fd()] {
-                    if let Err(errno) = self.epoll.add(fd, EpollEvent::new(flags, number)) {
+                for fd in served.sources() {
+                    if let Err(errno) = self.epoll.add(fd, EpollEvent::new(flags, Source::Punt.number(id))) {
                         tracing::error!("an exception path cannot be waited for: {errno}");
                     }
                 }
-                let socket_ready = SocketReady::default();
-                self.punts.push(PuntServed { punt, socket, unsent: None, waiting: true, socket_ready });
+                self.punts.insert(id, served);
+            }
+            Command::TakePunt(PuntId(id), reply) => {
+                if let Some(served) = self.punts.remove(&id) {
+                    for fd in served.sources() {
+                        let _ = self.epoll.delete(fd);
+                    }
+                    let _ = reply.send(served);
+                }
             }
             Command::Take(id, reply) => {
                 if let Some(served) = self.lanes.remove(&id.0) {
@@ -191,22 +216,22 @@ enum Source {
     Room(usize),
     /// Socket j.
     Socket(usize),
-    /// Exception path n, either side.
-    Punt(usize),
+    /// Either side of an exception path.
+    Punt,
 }
 
-/// An event's number: lane, pair, and which of the three sources. A guest has 128 pairs at most.
+/// An event's number: lane or exception path, pair, and which of the sources. A guest has 128 pairs at most.
 const PAIR_BITS: u32 = 8;
 
 impl Source {
-    fn number(self, lane: u64) -> u64 {
+    fn number(self, id: u64) -> u64 {
         let (kind, pair) = match self {
             Source::Sent(k) => (0, k),
             Source::Room(k) => (1, k),
             Source::Socket(j) => (2, j),
-            Source::Punt(n) => (3, n),
+            Source::Punt => (3, 0),
         };
-        ((lane << PAIR_BITS | pair as u64) << 2) | kind
+        ((id << PAIR_BITS | pair as u64) << 2) | kind
     }
 
     fn of(number: u64) -> (u64, Source) {
@@ -215,7 +240,7 @@ impl Source {
             0 => Source::Sent(pair),
             1 => Source::Room(pair),
             2 => Source::Socket(pair),
-            _ => Source::Punt(pair),
+            _ => Source::Punt,
         };
         (number >> 2 >> PAIR_BITS, source)
     }
@@ -289,7 +314,7 @@ impl Served {
                 socket.readable |= error || events.contains(EpollFlags::EPOLLIN);
                 socket.writable |= error || events.contains(EpollFlags::EPOLLOUT);
             }
-            Source::Punt(_) => {}
+            Source::Punt => {}
         }
     }
 
@@ -322,7 +347,7 @@ impl Served {
 }
 
 /// All that a lane waits for.
-fn sources(lane: &Lane) -> Vec<(Source, std::os::fd::BorrowedFd<'_>, EpollFlags)> {
+fn sources(lane: &Lane) -> Vec<(Source, BorrowedFd<'_>, EpollFlags)> {
     let mut sources = Vec::new();
     for (k, guest) in lane.guests.iter().enumerate() {
         let [sent, room] = guest.kicks();
@@ -401,6 +426,10 @@ struct PuntServed {
 }
 
 impl PuntServed {
+    fn sources(&self) -> [BorrowedFd<'_>; 2] {
+        [self.punt.bell(), self.socket.fd()]
+    }
+
     /// The bell, or the socket: which of them does not matter, a look at both costs little.
     fn notice(&mut self, events: EpollFlags) {
         self.waiting = true;

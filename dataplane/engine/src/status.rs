@@ -14,7 +14,7 @@ use virtqueue::Glance;
 
 use crate::Datapath;
 use crate::config::{NicConfig, SocketKind};
-use crate::control::{Control, Owner};
+use crate::control::{Control, Owner, Pair};
 use crate::guest::Guest;
 use crate::ports::{NicPort, Ports, SocketEntry};
 
@@ -22,19 +22,22 @@ impl Datapath {
     /// What the datapath looks like now. Reading it costs the packet path nothing.
     pub fn status(&self) -> Status {
         // Before control is locked: whoever changes a route locks the two in this order.
-        let wanted: Vec<_> = self.ports.guests.iter().map(|guest| guest.route().wanted.clone()).collect();
+        let guests = self.ports.guests();
+        let wanted: Vec<_> = guests.iter().map(|guest| guest.route().wanted.clone()).collect();
         let control = self.ports.control();
-        let workers = self.workers.iter().enumerate().map(|(index, worker)| snapshot::Worker {
+        let workers = control.workers().iter().map(|worker| snapshot::Worker {
             name: worker_name(worker.core),
             core: worker.core,
-            lanes: control.lanes_on(index),
+            lanes: control.lanes_on(worker.core),
+            assigned: control.assigned_to(worker.core).map(Pair::to_string).collect(),
             busy_rounds: worker.counters.busy.get(),
             idle_rounds: worker.counters.idle.get(),
             rates: None,
             thread: worker.thread(),
         });
         let workers = workers.collect();
-        let guests = self.ports.guests.iter().zip(wanted);
+        let idle = control.idle();
+        let guests = guests.iter().zip(wanted);
         let guests: Vec<Port> =
             guests.map(|(guest, wanted)| guest_port(guest, wanted, &control, &self.ports)).collect();
         let sockets = self.ports.sockets();
@@ -43,13 +46,15 @@ impl Datapath {
         };
         let punted: Vec<u64> = sockets.iter().map(held_for_guest).collect();
         drop(control);
-        let nics = self.ports.nics.iter().map(nic_port);
+        let nics = self.ports.nics();
+        let nics = nics.iter().map(|nic| nic_port(nic));
         let sockets = sockets.iter().zip(punted).map(|(entry, punted)| socket_port(entry, punted));
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             uptime_seconds: self.started.elapsed().as_secs_f64(),
             hugepages: self.eal.hugepages(),
+            idle,
             workers,
             ports: nics.chain(sockets).chain(guests).collect(),
         }
@@ -90,7 +95,8 @@ fn port<'a>(
     }
 }
 
-fn nic_port(NicPort { config, nic }: &NicPort) -> Port {
+/// A NIC as it is now.
+pub fn nic_port(NicPort { config, nic }: &NicPort) -> Port {
     let link = nic.port.link();
     let held = nic.counters.iter().map(|pair| pair.rx_held.get()).sum();
     let state = if link.up { "up" } else { "down" };
@@ -116,7 +122,8 @@ fn nic_part(config: &NicConfig, nic: &Nic, link: dpdk::ethdev::Link) -> snapshot
     }
 }
 
-fn socket_port(SocketEntry { config, socket }: &SocketEntry, punted: u64) -> Port {
+/// A tap or raw socket as it is now; so many packets of an exception path wait behind it.
+pub fn socket_port(SocketEntry { config, socket }: &SocketEntry, punted: u64) -> Port {
     let kind = match config.kind {
         SocketKind::Raw => PortKind::Raw,
         SocketKind::Tap | SocketKind::Macvtap => PortKind::Tap,
@@ -145,7 +152,8 @@ fn socket_port(SocketEntry { config, socket }: &SocketEntry, punted: u64) -> Por
     Port { interface: Some(part), ..port(&config.name, kind, state, held, pairs) }
 }
 
-fn guest_port(guest: &Guest, wanted: Option<String>, control: &Control, ports: &Ports) -> Port {
+/// A guest as it is now, which is to be connected to `wanted`.
+pub fn guest_port(guest: &Guest, wanted: Option<String>, control: &Control, ports: &Ports) -> Port {
     let seen = guest.seen().clone();
     let packed = vhost_user::features::is_packed(seen.frontend.features);
     let format = if packed { "packed" } else { "split" };
@@ -167,7 +175,7 @@ fn guest_port(guest: &Guest, wanted: Option<String>, control: &Control, ports: &
         "up"
     };
     let backend = control.backend(name).unwrap_or(NONE);
-    let nic = ports.nics.iter().find(|nic| nic.config.name == backend);
+    let nic = ports.nic(backend);
     let held = nic.iter().flat_map(|nic| &nic.nic.counters).map(|pair| pair.tx_held.get()).sum::<u64>();
     let punt = control.punt(name);
     let held = held + punt.map_or(0, Punt::held);

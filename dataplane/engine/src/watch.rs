@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 
 use crate::StartError;
-use crate::control::Arrived;
+use crate::control::{Arrived, BackendError};
 use crate::guest::Guest;
 use crate::ports::{NicPort, Ports, SocketEntry};
 
@@ -29,10 +29,10 @@ impl Watch {
             .name("link-watch".to_owned())
             .spawn(move || {
                 while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(INTERVAL) {
-                    ports.nics.iter().for_each(look_at_nic);
+                    ports.nics().iter().for_each(|nic| look_at_nic(nic));
                     ports.sockets().iter().for_each(|entry| look_at_socket(entry));
-                    ports.guests.iter().for_each(|guest| reroute(&ports, guest));
-                    ports.guests.iter().for_each(|guest| tell(&ports, guest));
+                    ports.guests().iter().for_each(|guest| reroute(&ports, guest));
+                    ports.guests().iter().for_each(|guest| tell(&ports, guest));
                 }
             })
             .map_err(|source| StartError::Thread { what: "link watch".to_owned(), source })?;
@@ -87,6 +87,8 @@ fn reroute(ports: &Ports, guest: &Guest) {
                 if up { "up again" } else { "down" }
             );
         }
+        // Removed meanwhile.
+        Err(BackendError::NoSuchGuest(_)) => {}
         Err(error) => tracing::error!(guest = name, "cannot be connected to {to}: {error}"),
     }
 }

@@ -1,5 +1,6 @@
 //! Workers: one pinned thread each, polling the lanes it owns.
 
+use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -19,9 +20,11 @@ enum Command {
     Give(Lane),
     /// Let go of this lane.
     Take(LaneId, Sender<Lane>),
+    /// Sleep so from now on when there is no work; or never.
+    Nap(Option<Box<Nap>>),
 }
 
-/// Why a worker could not be started.
+/// Why a worker could not be started, or what was asked of workers cannot be.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkerError {
     /// The kernel refused the pin: no such core, or not allowed to this process.
@@ -29,6 +32,36 @@ pub enum WorkerError {
         "core {0} cannot be used: it does not exist, or this process may not run on it (cpuset, taskset)"
     )]
     Pin(usize),
+    /// Not one of the process's cores.
+    #[error("this process may not run on core {core} (allowed: {allowed})")]
+    NotAllowed {
+        /// The core.
+        core: usize,
+        /// Those that it may run on.
+        allowed: String,
+    },
+    /// Each core has one worker at most.
+    #[error("core {0} has a worker already")]
+    Taken(usize),
+    /// There is no worker on that core.
+    #[error("core {0} has no worker")]
+    NoSuchWorker(usize),
+    /// One is needed.
+    #[error("core {0} has the last worker: add another one first")]
+    Last(usize),
+    /// There is no such guest.
+    #[error("no guest is called {0:?}")]
+    NoSuchGuest(String),
+    /// The guest has no such pair.
+    #[error("{guest} has no queue pair {pair}: it has {pairs}, from 0 on")]
+    NoSuchPair {
+        /// The guest.
+        guest: String,
+        /// The pair asked for.
+        pair: u16,
+        /// How many there are.
+        pairs: usize,
+    },
     /// DPDK refused the thread.
     #[error("the worker on core {core} cannot be registered with DPDK: {source}")]
     Register {
@@ -43,7 +76,7 @@ pub enum WorkerError {
         /// The core.
         core: usize,
         /// What the system said.
-        source: std::io::Error,
+        source: io::Error,
     },
 }
 
@@ -78,10 +111,7 @@ impl Worker {
     pub fn start(core: usize, idle: Idle) -> Result<Worker, WorkerError> {
         let spawn_error = |source| WorkerError::Spawn { core, source };
         let bell = Arc::new(Bell::new().map_err(spawn_error)?);
-        let nap = match idle {
-            Idle::Poll => None,
-            Idle::Adaptive => Some(Nap::new(bell.clone()).map_err(spawn_error)?),
-        };
+        let nap = nap(&bell, idle).map_err(spawn_error)?;
         let (commands, inbox) = unbounded();
         let (ready, outcome) = bounded(1);
         let counters = shared();
@@ -140,6 +170,16 @@ impl Worker {
         lane.recv().unwrap_or_else(|_| self.died())
     }
 
+    /// How the worker is to sleep when it has no work; not at all if it is to poll.
+    pub fn nap(&self, idle: Idle) -> io::Result<Option<Box<Nap>>> {
+        nap(&self.bell, idle)
+    }
+
+    /// Has the worker sleep so from now on.
+    pub fn set_nap(&self, nap: Option<Box<Nap>>) {
+        self.send(Command::Nap(nap));
+    }
+
     fn send(&self, command: Command) {
         let sent = self.commands.as_ref().map(|commands| commands.send(command));
         if !matches!(sent, Some(Ok(()))) {
@@ -162,6 +202,13 @@ impl Drop for Worker {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
+    }
+}
+
+fn nap(bell: &Arc<Bell>, idle: Idle) -> io::Result<Option<Box<Nap>>> {
+    match idle {
+        Idle::Poll => Ok(None),
+        Idle::Adaptive => Ok(Some(Box::new(Nap::new(bell.clone())?))),
     }
 }
 
@@ -191,7 +238,7 @@ impl Polled {
 }
 
 /// The poll loop. Blocks only while there is nothing to poll, or in a nap.
-fn run(inbox: &Receiver<Command>, counters: &WorkerCounters, mut nap: Option<Nap>) {
+fn run(inbox: &Receiver<Command>, counters: &WorkerCounters, mut nap: Option<Box<Nap>>) {
     let mut lanes: Vec<Polled> = Vec::new();
     let (mut quiet, mut round) = (0u32, 0usize);
     loop {
@@ -229,7 +276,7 @@ fn run(inbox: &Receiver<Command>, counters: &WorkerCounters, mut nap: Option<Nap
     }
 }
 
-fn obey(command: Command, lanes: &mut Vec<Polled>, nap: &mut Option<Nap>) {
+fn obey(command: Command, lanes: &mut Vec<Polled>, nap: &mut Option<Box<Nap>>) {
     match command {
         Command::Give(lane) => {
             nap.iter_mut().for_each(|nap| nap.watch(&lane));
@@ -241,6 +288,10 @@ fn obey(command: Command, lanes: &mut Vec<Polled>, nap: &mut Option<Nap>) {
                 nap.iter_mut().for_each(|nap| nap.forget(&lane));
                 let _ = reply.send(lane);
             }
+        }
+        Command::Nap(mut other) => {
+            other.iter_mut().for_each(|nap| lanes.iter().for_each(|polled| nap.watch(&polled.lane)));
+            *nap = other;
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use dpdk::burst::Burst;
 use dpdk::ethdev::{self, Device, DeviceConfig, DeviceError, RxQueue, TxQueue};
@@ -51,6 +51,13 @@ fn mbufs(queues: u16) -> u32 {
     (each * u32::from(queues)).next_power_of_two() - 1
 }
 
+/// A name for packet memory: short, as DPDK wants it, and no other has it, not even memory of a port of the same name
+/// that was removed while one of its packets was somewhere still.
+pub(crate) fn pool_name(kind: &str) -> String {
+    static MADE: AtomicU64 = AtomicU64::new(0);
+    format!("{kind}{}", MADE.fetch_add(1, Ordering::Relaxed))
+}
+
 /// Packet memory that a NIC of so many queue pairs needs at most, in bytes.
 pub fn memory_bytes(queues: u16, mtu: Option<u16>) -> u64 {
     // Without hugepages DPDK puts no mbuf across two pages; and a pool has a cache for every lcore.
@@ -96,6 +103,16 @@ pub enum NicError {
         /// What DPDK said.
         source: MempoolError,
     },
+}
+
+impl NicError {
+    /// Whether there was no memory for its packets or its queues.
+    pub fn is_out_of_memory(&self) -> bool {
+        match self {
+            NicError::Device { source, .. } => source.is_out_of_memory(),
+            NicError::Pool { source, .. } => source.is_out_of_memory(),
+        }
+    }
 }
 
 /// The control side of an open NIC. It is closed when this and all its queue pairs are gone.
@@ -155,7 +172,7 @@ impl Nic {
         let info = device.info();
         let several = device.supports_multi_seg_tx() && device.supports_scatter_rx();
         let room = if several { SEGMENT } else { whole_frame(options.mtu) };
-        let pool = Mempool::new(options.name, mbufs(options.queues), room, CACHE, info.socket)
+        let pool = Mempool::new(&pool_name("nic"), mbufs(options.queues), room, CACHE, info.socket)
             .map_err(|source| NicError::Pool { name: name(), source })?;
         let config = DeviceConfig {
             queue_pairs: options.queues,
@@ -293,10 +310,13 @@ impl NicPair {
         self.rx.queue.interrupt()
     }
 
-    /// Switches interrupts on or off. Receive once more after switching them on: a packet that is there already may
-    /// cause none.
+    /// Switches interrupts on or off, if the NIC has any. Receive once more after switching them on: a packet that is
+    /// there already may cause none.
     pub fn set_interrupts(&mut self, wanted: bool) {
-        self.rx.queue.set_interrupts(wanted);
+        // A driver that was started without them may do anything when they are switched on.
+        if self.interrupt().is_some() {
+            self.rx.queue.set_interrupts(wanted);
+        }
     }
 
     /// Whether packets wait to be sent.

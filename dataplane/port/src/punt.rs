@@ -15,6 +15,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::counters::{Counter, DropReason, PairCounters, Shared};
 use crate::guest::{GuestPair, Stop};
+use crate::nic::pool_name;
 use crate::outbox::Outbox;
 use crate::socket::{Arrived, Fault, HEADER_LEN, MAX_FRAME, SocketPair};
 
@@ -83,8 +84,8 @@ pub struct Punt {
 }
 
 impl Punt {
-    /// An exception path called `name`, into the tap that counts in `counters`.
-    pub fn new(name: &str, classes: Classes, counters: Shared<PairCounters>) -> Result<Arc<Punt>, PuntError> {
+    /// An exception path into the tap that counts in `counters`.
+    pub fn new(classes: Classes, counters: Shared<PairCounters>) -> Result<Arc<Punt>, PuntError> {
         let bell = EventFd::from_value_and_flags(0, EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)
             .map_err(io::Error::from)?;
         Ok(Arc::new(Punt {
@@ -92,7 +93,7 @@ impl Punt {
             to_host: ArrayQueue::new(QUEUE),
             to_guest: ArrayQueue::new(QUEUE),
             bell,
-            pool: Mempool::new(name, MBUFS, ROOM, 0, -1)?,
+            pool: Mempool::new(&pool_name("punt"), MBUFS, ROOM, 0, -1)?,
             counters,
             refused: Counter::default(),
         }))

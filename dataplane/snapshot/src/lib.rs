@@ -5,9 +5,13 @@
 //!
 //! `rx` and `tx` are the datapath's view: a guest port's `rx` is what the guest sent.
 
+mod live;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+
+pub use live::{Assign, Assigned, Idle, IdleMode};
 
 /// Everything: `GET /v1/status`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -20,9 +24,12 @@ pub struct Status {
     pub uptime_seconds: f64,
     /// Whether DPDK's memory lies in hugepages.
     pub hugepages: bool,
-    /// One entry a worker, in the order of the configured cores.
+    /// What workers do without work.
+    #[serde(default)]
+    pub idle: Idle,
+    /// One entry a worker, in the order in which they were added.
     pub workers: Vec<Worker>,
-    /// Every port, NICs first, each kind in configuration order.
+    /// Every port, NICs first, each kind in the order in which they were added.
     pub ports: Vec<Port>,
 }
 
@@ -35,6 +42,9 @@ pub struct Worker {
     pub core: usize,
     /// Wires (guest <-> nic lanes) it polls.
     pub lanes: usize,
+    /// Queue pairs that were assigned to it by hand, each as `GUEST:PAIR`, polled now or not.
+    #[serde(default)]
+    pub assigned: Vec<String>,
     /// Poll rounds that moved at least one packet.
     pub busy_rounds: u64,
     /// Poll rounds that found nothing to do.

@@ -21,6 +21,11 @@ impl Errno {
         if ret == 0 { Ok(()) } else { Err(Errno(ret.saturating_neg())) }
     }
 
+    /// Whether there was no memory.
+    pub(crate) fn is_out_of_memory(self) -> bool {
+        self.0 == libc::ENOMEM
+    }
+
     /// Whether the driver says that it has no such operation.
     pub(crate) fn is_unsupported(self) -> bool {
         self.0 == libc::ENOTSUP || self.0 == libc::ENOSYS

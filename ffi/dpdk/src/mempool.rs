@@ -55,6 +55,13 @@ pub enum MempoolError {
     },
 }
 
+impl MempoolError {
+    /// Whether DPDK had no memory for it.
+    pub fn is_out_of_memory(&self) -> bool {
+        matches!(self, MempoolError::Create { errno, .. } if errno.is_out_of_memory())
+    }
+}
+
 /// The pool has too few free mbufs, or the burst has too little room: none was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("no {asked} free mbufs")]

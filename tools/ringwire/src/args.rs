@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::live::{IdleCommand, NewGuest, NewNic, WorkerCommand};
+
 /// Shows what a running ringwired does.
 ///
 /// Exit status: 0 fine; 1 ringwired refused, and said why; 2 wrong command line; 3 ringwired cannot be
@@ -38,6 +40,11 @@ pub enum Command {
     /// What a guest is connected to.
     #[command(subcommand)]
     Backend(BackendCommand),
+    /// The workers, and what they poll.
+    #[command(subcommand)]
+    Worker(WorkerCommand),
+    /// What workers do without work.
+    Idle(IdleCommand),
     /// What a guest is offered.
     #[command(subcommand)]
     Guest(GuestCommand),
@@ -83,10 +90,10 @@ pub enum Command {
 pub enum PortCommand {
     /// Every port in one line.
     List(Output),
-    /// Add a tap or raw port while ringwired runs.
+    /// Add a port while ringwired runs.
     #[command(subcommand)]
     Add(AddCommand),
-    /// Remove a tap or raw port that is no guest's backend or fallback.
+    /// Remove a port that no other guest needs as its backend, fallback or exception path.
     Remove {
         /// The port.
         name: String,
@@ -105,6 +112,10 @@ pub enum PortCommand {
 /// The kinds of ports that can be added.
 #[derive(Debug, Subcommand)]
 pub enum AddCommand {
+    /// A guest: a vhost-user socket that a frontend connects to.
+    Guest(Box<NewGuest>),
+    /// A NIC that DPDK drives.
+    Nic(Box<NewNic>),
     /// A tap, created when its interface is missing, or a macvtap.
     Tap(NewSocket),
     /// A raw socket on an interface.

@@ -6,6 +6,7 @@ mod descriptors;
 mod doctor;
 mod explain;
 mod host;
+mod live;
 mod notes;
 mod table;
 mod top;
@@ -54,6 +55,8 @@ fn run(api: &Path, command: &Command) -> Result<(String, u8), ClientError> {
             show(api, "/v1/ports", output, |ports: &Vec<Port>| views::ports(ports))
         }
         Command::Port(PortCommand::Show { name, output }) => show(api, &port(name), output, views::port),
+        Command::Port(PortCommand::Add(AddCommand::Guest(new))) => live::add_guest(api, new),
+        Command::Port(PortCommand::Add(AddCommand::Nic(new))) => live::add_nic(api, new),
         Command::Port(PortCommand::Add(AddCommand::Tap(new))) => add(api, PortKind::Tap, new),
         Command::Port(PortCommand::Add(AddCommand::Raw(new))) => add(api, PortKind::Raw, new),
         Command::Port(PortCommand::Remove { name, output }) => {
@@ -61,6 +64,8 @@ fn run(api: &Path, command: &Command) -> Result<(String, u8), ClientError> {
                 format!("{}: removed\n", port.name)
             })
         }
+        Command::Worker(command) => live::worker(api, command),
+        Command::Idle(command) => live::idle(api, command),
         Command::Backend(BackendCommand::Set { guest, port, output }) => {
             let path = format!("/v1/guests/{}/backend", path_element(guest));
             let answer = client::put(api, &path, &Backend { backend: port.clone() }, Vec::new())?;

@@ -132,8 +132,10 @@ fn a_port_is_asked_for_and_descriptors_go_along() {
     let (status, line) = refused(&server.socket(), &["port", "add", "raw", "t", "--fd", "77"]);
     let rest = "ringwire: descriptor 77 cannot be handed over: Bad file descriptor (os error 9)\n";
     assert_eq!((status, line.as_str()), (1, rest));
-    let (status, line) = refused(&server.socket(), &["port", "remove", "vm1"]);
-    assert!(status == 1 && line.starts_with("ringwire: vm1 is a guest or a nic"), "{line}");
+    assert_eq!(shown(&server, &["port", "remove", "vm1"]), "vm1: removed\n");
+    let (status, line) = refused(&server.socket(), &["port", "remove", "wire0"]);
+    let rest = "ringwire: wire0 is the backend of vm1: give that another one first\n";
+    assert_eq!((status, line.as_str()), (1, rest));
 }
 
 #[test]
@@ -281,4 +283,49 @@ fn the_client_links_no_dpdk() {
     let libraries = String::from_utf8(output.stdout).unwrap();
     assert!(libraries.contains("libc"), "{libraries}");
     assert!(!libraries.contains("librte"), "{libraries}");
+}
+
+#[test]
+fn workers_are_asked_for() {
+    let server = Server::start();
+    assert!(shown(&server, &["worker", "list"]).starts_with("WORKER    ASSIGNED"));
+    let both = "vm1:0: worker:1, and with it, of the same lane: vm1:2\n";
+    assert_eq!(shown(&server, &["worker", "assign", "vm1:0", "1"]), both);
+    let parked = "vm1:1: worker:1, as soon as it is polled: it is not now\n";
+    assert_eq!(shown(&server, &["worker", "assign", "vm1:1", "1"]), parked);
+    assert_eq!(shown(&server, &["idle"]), "workers without work: poll\n");
+    assert_eq!(shown(&server, &["idle", "adaptive"]), "workers without work: adaptive\n");
+    for (arguments, status, said) in [
+        (["worker", "add", "1"].as_slice(), 1, "ringwire: core 1 has a worker already\n"),
+        (&["worker", "remove", "1"], 1, "ringwire: core 1 has the last worker: add another one first\n"),
+        (&["worker", "assign", "vm9:0", "1"], 1, "ringwire: no guest is called \"vm9\"\n"),
+    ] {
+        assert_eq!(refused(&server.socket(), arguments), (status, said.to_owned()), "{arguments:?}");
+    }
+    for arguments in
+        [["worker", "add", "one"].as_slice(), &["worker", "assign", "vm1", "1"], &["idle", "sometimes"]]
+    {
+        assert_eq!(ringwire(&server.socket(), arguments).status.code(), Some(2), "{arguments:?}");
+    }
+}
+
+#[test]
+fn nics_and_guests_are_asked_for() {
+    let server = Server::start();
+    let (_, line) =
+        refused(&server.socket(), &["port", "add", "nic", "n0", "--device", "net_null0", "--lro"]);
+    assert!(
+        line.contains("device: \"net_null0\", queues: 1, mtu: None, promiscuous: true, lro: true"),
+        "{line}"
+    );
+    let guest = ["port", "add", "guest", "g0", "--socket", "/tmp/g0", "--backend", "wire1", "--queues", "2"];
+    let more = ["--punt", "tap0", "--punt-classes", "arp,lldp", "--fallback", "tap0", "--fallback-hold", "9"];
+    let (_, line) = refused(&server.socket(), &[guest.as_slice(), &more].concat());
+    for part in [
+        "socket: \"/tmp/g0\", socket_mode: None, socket_group: None, queues: 2, backend: Some(\"wire1\")",
+        "fallback: Some(\"tap0\"), fallback_hold: 9s",
+        "PuntConfig { port: \"tap0\", classes: Classes { arp: true, nd: false, lldp: true, lacp: false, mac: None }",
+    ] {
+        assert!(line.contains(part), "{part}: {line}");
+    }
 }

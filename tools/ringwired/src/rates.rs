@@ -107,6 +107,7 @@ mod tests {
             name: "worker:1".into(),
             core: 1,
             lanes: 1,
+            assigned: Vec::new(),
             busy_rounds: count,
             idle_rounds: 3 * count,
             rates: None,
@@ -117,6 +118,7 @@ mod tests {
             pid: 1,
             uptime_seconds: 0.0,
             hugepages: false,
+            idle: snapshot::Idle::Poll,
             workers: vec![worker],
             ports: names.iter().map(port).collect(),
         }

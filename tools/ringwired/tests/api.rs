@@ -225,7 +225,6 @@ fn a_port_is_asked_for_by_interface() {
     assert_eq!((code, error(&answer)), (409, format!("{ASKED}{asked}")));
     for (path, body, code, refused) in [
         ("/v1/ports/none", "{\"kind\": \"tap\", \"interface\": \"t\"}", 422, "stands for no backend"),
-        ("/v1/ports/x", "{\"kind\": \"nic\", \"interface\": \"t\"}", 422, "guests and nics come and go with"),
         ("/v1/ports/x", "{\"kind\": \"tap\"}", 422, "interface is missing, and no descriptor came along"),
         ("/v1/ports/x", "{\"kind\": \"raw\", \"interface\": \"t\", \"queues\": 129}", 422, "from 1 to 128"),
         ("/v1/ports/x", "{\"kind\": \"bridge\"}", 400, "unknown variant"),
@@ -236,11 +235,132 @@ fn a_port_is_asked_for_by_interface() {
         assert_eq!(answered, code, "{body}");
         assert!(error(&answer).contains(refused), "{answer}");
     }
-    let (code, _, body) = ask(&server, "DELETE /v1/ports/vm1 HTTP/1.1\r\nHost: x\r\n\r\n");
-    assert_eq!(code, 422);
-    assert!(error(&body).starts_with("vm1 is a guest or a nic"), "{body}");
-    let (code, _, _) = ask(&server, "DELETE /v1/ports/vm9 HTTP/1.1\r\nHost: x\r\n\r\n");
-    assert_eq!(code, 404);
+}
+
+#[test]
+fn nics_and_guests_are_asked_for_with_the_keys_of_the_configuration() {
+    let server = Server::start();
+    let (code, answer) = put(
+        &server,
+        "/v1/ports/n0",
+        "{\"kind\": \"nic\", \"device\": \"net_null0\", \"queues\": 2, \"mtu\": null, \"name\": \"n0\"}",
+    );
+    let asked = "there is a port called NicConfig { name: \"n0\", device: \"net_null0\", queues: 2, mtu: None, \
+                 promiscuous: true, lro: false } already";
+    assert_eq!((code, error(&answer).as_str()), (409, asked));
+    let (code, answer) = put(
+        &server,
+        "/v1/ports/g0",
+        "{\"kind\": \"guest\", \"socket\": \"/tmp/\\u007f\\\"g\", \"socket_mode\": \"0660\", \"backend\": \"wire1\", \
+         \"fallback\": \"tap0\", \"offloads\": [\"csum\"], \"mac\": \"02:00:00:00:00:01\"}",
+    );
+    assert_eq!(code, 422, "{answer}");
+    assert_eq!(
+        error(&answer),
+        "socket: has a control character (expected the path of a unix socket)",
+        "DEL gets through to the check"
+    );
+    let (code, answer) = put(
+        &server,
+        "/v1/ports/g0",
+        "{\"kind\": \"guest\", \"socket\": \"/tmp/\\\"g\", \"socket_mode\": \"0660\", \"backend\": \"wire1\", \
+         \"fallback\": \"tap0\", \"offloads\": [\"csum\"], \"mac\": \"02:00:00:00:00:01\"}",
+    );
+    assert_eq!(code, 409, "{answer}");
+    for part in [
+        "GuestConfig { name: \"g0\", socket: \"/tmp/\\\"g\", socket_mode: Some(432)",
+        "queues: 1, backend: Some(\"wire1\"), fallback: Some(\"tap0\")",
+        "mac: Some([2, 0, 0, 0, 0, 1]), mtu: None, offloads: 1 }",
+    ] {
+        assert!(error(&answer).contains(part), "{part}: {answer}");
+    }
+}
+
+#[test]
+fn what_is_wrong_with_a_nic_or_guest_is_said_by_key() {
+    let server = Server::start();
+    for (body, code, refused) in [
+        ("{\"kind\": \"nic\"}", 422, "device: missing (a PCI address or vdev devargs)"),
+        (
+            "{\"kind\": \"nic\", \"device\": 3}",
+            422,
+            "device: expected a PCI address or vdev devargs, found the integer 3",
+        ),
+        (
+            "{\"kind\": \"nic\", \"device\": \"a\", \"queues\": 0}",
+            422,
+            "queues: expected an integer from 1 to 128, found the integer 0",
+        ),
+        (
+            "{\"kind\": \"nic\", \"device\": \"a\", \"mtu\": 1e30}",
+            422,
+            "mtu: expected an integer from 68 to 9600, found a TOML float",
+        ),
+        (
+            "{\"kind\": \"nic\", \"device\": {\"a\": 1}}",
+            422,
+            "device: expected a PCI address or vdev devargs, found a TOML table",
+        ),
+        (
+            "{\"kind\": \"nic\", \"device\": \"a\", \"socket\": \"b\"}",
+            422,
+            "socket: unknown key (allowed: name, device, queues, mtu, promiscuous, lro)",
+        ),
+        ("{\"kind\": \"nic\", \"device\": \"a\", \"name\": \"y\"}", 422, "name: the request is about x"),
+        (
+            "{\"kind\": \"nic\", \"device\": \"a\", \"a\\nb\": 1}",
+            422,
+            "\"a\\nb\": unknown key (allowed: name, device, queues, mtu, promiscuous, lro)",
+        ),
+        ("{\"kind\": \"guest\"}", 422, "socket: missing (the vhost-user socket's path)"),
+        (
+            "{\"kind\": \"guest\", \"socket\": \"/s\", \"mode\": \"client\"}",
+            422,
+            "mode: \"client\" is not supported in this version (allowed: \"server\")",
+        ),
+        (
+            "{\"kind\": \"guest\", \"socket\": \"/s\", \"backend\": \"wire7\"}",
+            422,
+            "backend: no port has the name \"wire7\"; did you mean \"wire0\"? (allowed: wire0, wire1, tap0, vm1, vm2, vm3, none)",
+        ),
+        (
+            "{\"kind\": \"guest\", \"socket\": \"/s\", \"backend\": \"x\"}",
+            422,
+            "backend: is the guest itself",
+        ),
+        (
+            "{\"kind\": \"guest\", \"socket\": \"/s\", \"fallback\": \"vm1\"}",
+            422,
+            "fallback: no nic, tap or raw port has the name \"vm1\" (allowed: wire0, wire1, tap0)",
+        ),
+        (
+            "{\"device\": \"a\"}",
+            400,
+            "the body is not {\"kind\": \"nic\"|\"guest\"|\"tap\"|\"raw\", ...}: invalid type: null, expected string or map",
+        ),
+    ] {
+        let (answered, answer) = put(&server, "/v1/ports/x", body);
+        assert_eq!((answered, error(&answer).as_str()), (code, refused), "{body}");
+    }
+}
+
+#[test]
+fn a_port_is_removed_if_nobody_needs_it() {
+    let server = Server::start();
+    let delete = |name: &str| {
+        let (code, _, body) = ask(&server, &format!("DELETE /v1/ports/{name} HTTP/1.1\r\nHost: x\r\n\r\n"));
+        (code, body)
+    };
+    let (code, body) = delete("vm1");
+    let port: snapshot::Port = serde_json::from_str(&body).unwrap();
+    assert_eq!((code, port.name.as_str()), (200, "vm1"));
+    let (code, body) = delete("wire0");
+    assert_eq!(
+        (code, error(&body).as_str()),
+        (409, "wire0 is the backend of vm1: give that another one first")
+    );
+    let (code, body) = delete("vm9");
+    assert_eq!((code, error(&body).as_str()), (404, "no port is called \"vm9\""));
 }
 
 #[test]
@@ -380,4 +500,89 @@ fn a_datapath_that_hangs_is_said_to() {
     });
     let (code, _, body) = get(&server, "/v1/status");
     assert_eq!((code, error(&body).as_str()), (503, "the datapath did not answer within 3s"));
+}
+
+#[test]
+fn workers_are_shown_asked_for_and_assigned() {
+    let server = Server::start();
+    let (code, _, body) = get(&server, "/v1/workers");
+    let mut workers: Vec<snapshot::Worker> = serde_json::from_str(&body).unwrap();
+    workers.iter_mut().for_each(|worker| worker.rates = None);
+    assert_eq!((code, &workers), (200, &common::status().workers));
+    let (code, _, body) = get(&server, "/v1/workers/1");
+    let worker: snapshot::Worker = serde_json::from_str(&body).unwrap();
+    assert_eq!((code, worker.core), (200, 1));
+    let assign = "/v1/guests/vm1/queues/0/worker";
+    for (method, path, body, code, refused) in [
+        ("GET", "/v1/workers/7", "", 404, "core 7 has no worker"),
+        ("PUT", "/v1/workers/1", "", 409, "core 1 has a worker already"),
+        ("PUT", "/v1/workers/7", "", 422, "this process may not run on core 7 (allowed: 1)"),
+        ("PUT", "/v1/workers/-1", "", 400, "\"-1\" is no number of a core"),
+        ("DELETE", "/v1/workers/1", "", 409, "core 1 has the last worker: add another one first"),
+        ("DELETE", "/v1/workers/7", "", 404, "core 7 has no worker"),
+        (
+            "POST",
+            "/v1/workers/1",
+            "",
+            405,
+            "/v1/workers/1 can be read (GET), added (PUT) and removed (DELETE)",
+        ),
+        ("PUT", "/v1/workers", "", 405, "/v1/workers can only be read (GET)"),
+        ("PUT", assign, "{\"core\": 7}", 404, "core 7 has no worker"),
+        ("PUT", "/v1/guests/vm9/queues/0/worker", "{\"core\": 1}", 404, "no guest is called \"vm9\""),
+        (
+            "PUT",
+            "/v1/guests/vm1/queues/9/worker",
+            "{\"core\": 1}",
+            404,
+            "vm1 has no queue pair 9: it has 3, from 0 on",
+        ),
+        ("PUT", "/v1/guests/vm1/queues/x/worker", "{\"core\": 1}", 400, "\"x\" is no number of a queue pair"),
+        (
+            "GET",
+            assign,
+            "",
+            405,
+            "/v1/guests/vm1/queues/0/worker can only be changed (PUT); GET /v1/ports/NAME shows it",
+        ),
+        ("DELETE", "/v1/idle", "", 405, "/v1/idle can be read (GET) and changed (PUT)"),
+    ] {
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", body.len());
+        let (answered, _, answer) = ask(&server, &(head + body));
+        assert_eq!((answered, error(&answer).as_str()), (code, refused), "{method} {path} {body}");
+    }
+    for (path, moved) in [(assign, vec!["vm1:0", "vm1:2"]), ("/v1/guests/vm1/queues/1/worker", Vec::new())] {
+        let (code, answer) = put(&server, path, "{\"core\": 1}");
+        let answer: snapshot::Assigned = serde_json::from_str(&answer).unwrap();
+        assert_eq!(
+            (code, answer.core, answer.moved),
+            (200, 1, moved.iter().map(ToString::to_string).collect())
+        );
+    }
+    for body in ["", "{}", "1", "{\"core\": -1}", "{\"core\": 1, \"now\": true}"] {
+        let (code, answer) = put(&server, assign, body);
+        assert_eq!(code, 400, "{body}");
+        assert!(error(&answer).starts_with("the body is not {\"core\": N}: "), "{answer}");
+    }
+}
+
+#[test]
+fn workers_without_work_do_as_they_are_told() {
+    let server = Server::start();
+    let shown = |(code, body): (u16, String)| {
+        assert_eq!(code, 200, "{body}");
+        serde_json::from_str::<snapshot::IdleMode>(&body).unwrap().idle
+    };
+    let now = || {
+        let (code, _, body) = get(&server, "/v1/idle");
+        shown((code, body))
+    };
+    assert_eq!(now(), snapshot::Idle::Poll);
+    assert_eq!(shown(put(&server, "/v1/idle", "{\"idle\": \"adaptive\"}")), snapshot::Idle::Adaptive);
+    assert_eq!(now(), snapshot::Idle::Adaptive);
+    let (code, answer) = put(&server, "/v1/idle", "{\"idle\": \"sleepy\"}");
+    assert_eq!(code, 400);
+    let shape = "the body is not {\"idle\": \"poll\"|\"adaptive\"}: ";
+    assert!(error(&answer).starts_with(shape), "{answer}");
+    assert_eq!(now(), snapshot::Idle::Adaptive);
 }

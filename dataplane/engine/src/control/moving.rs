@@ -2,10 +2,12 @@
 //! once, and the counters agree.
 //!
 //! A guest in a thread of its own sends as much as it can through nics that return what they are sent. Meanwhile
-//! its rings are stopped, started again where they were, and connected to another nic, at random moments.
+//! its rings are stopped, started again where they were, connected to another nic, and given to other workers, which
+//! come and go, at random moments.
 
 mod arrivals;
 mod guest;
+mod workers;
 
 use std::sync::LazyLock;
 use std::sync::atomic::AtomicUsize;
@@ -22,7 +24,7 @@ use virtqueue::RingConfig;
 use virtqueue::testing::{F_EVENT_IDX, F_IN_ORDER, F_INDIRECT, F_PACKED, Format};
 
 use super::*;
-use crate::config::Idle;
+use crate::worker::WorkerError;
 use guest::{F_MERGEABLE, Guest, Setup};
 
 /// Feature bit VERSION_1.
@@ -41,6 +43,12 @@ enum Step {
     Restart(u16),
     /// The guest gets this backend, the last one being none.
     Switch(usize),
+    /// A pair is assigned to one of the cores.
+    Assign(u16, usize),
+    /// One of the cores gets a worker, or loses it.
+    Toggle(usize),
+    /// Workers sleep when there is nothing to do, or do not.
+    Idle(Idle),
 }
 
 #[derive(Clone, Debug)]
@@ -60,6 +68,9 @@ fn cases() -> impl Strategy<Value = Case> {
         2 => ring.clone().prop_map(Step::Stop),
         6 => ring.prop_map(Step::Start),
         3 => (0..3usize).prop_map(Step::Switch),
+        3 => (0..2u16, 0..2usize).prop_map(|(pair, core)| Step::Assign(pair, core)),
+        3 => (0..2usize).prop_map(Step::Toggle),
+        1 => prop_oneof![Just(Step::Idle(Idle::Poll)), Just(Step::Idle(Idle::Adaptive))],
     ];
     let steps = prop::collection::vec((0..400u64, step), 20..50);
     let optional = prop::sample::subsequence(vec![F_MERGEABLE, F_EVENT_IDX, F_INDIRECT, F_IN_ORDER], 0..=4);
@@ -81,25 +92,28 @@ struct Rig {
     counters: Vec<GuestCounters>,
     nics: Vec<Nic>,
     control: Control,
+    /// Cores that may have a worker.
+    cores: Vec<usize>,
     /// Rings that are stopped, with their base.
     stopped: BTreeMap<u16, RingConfig>,
 }
 
 impl Rig {
     /// Everything, with all rings running on the first nic.
-    fn set_up(format: Format, case: &Case, workers: &Arc<[Worker]>) -> Rig {
+    fn set_up(format: Format, case: &Case, workers: usize) -> Rig {
         let (size, features, pairs) = (1 << case.order, case.features, case.pairs);
         let paths = case.nics * usize::from(pairs);
         let guest = Guest::start(Setup { format, size, features, pairs, paths });
         let counters: Vec<_> = (0..pairs).map(|_| GuestCounters::default()).collect();
-        let mut control = Control::new(workers.clone(), SlowPath::start().unwrap());
+        let (cores, started) = start_workers(workers);
+        let mut control = Control::new(started, Idle::Poll, SlowPath::start().unwrap());
         control.add_guest(VM, counters.clone());
         let (nics, queues): (Vec<Nic>, Vec<_>) = (0..case.nics).map(|_| open_loop(pairs)).unzip();
         for (at, pairs) in queues.into_iter().enumerate() {
             control.add_nic(&format!("nic{at}"), pairs);
         }
         let stopped = guest.configs.iter().map(|config| (config.index, config.clone())).collect();
-        let mut rig = Rig { guest, counters, nics, control, stopped };
+        let mut rig = Rig { guest, counters, nics, control, cores, stopped };
         rig.switch(0);
         (0..2 * pairs).for_each(|ring| rig.start(ring));
         rig
@@ -143,6 +157,42 @@ impl Rig {
                 self.start(ring);
             }
             Step::Switch(backend) => self.switch(backend),
+            Step::Assign(pair, core) => self.assign(pair, core),
+            Step::Toggle(core) => self.toggle(core),
+            Step::Idle(idle) => self.control.set_idle(idle).unwrap(),
+        }
+    }
+
+    fn assign(&mut self, index: u16, core: usize) {
+        let core = self.cores[core % self.cores.len()];
+        let pair = Pair { guest: VM.to_owned(), index };
+        let there = self.control.cores().contains(&core);
+        match self.control.assign(pair.clone(), core) {
+            Ok(moved) => {
+                assert!(there && usize::from(index) < self.counters.len());
+                let polled = self.control.owner(VM, index) != Owner::Parked;
+                assert_eq!(moved.contains(&pair), polled, "{moved:?}");
+                for pair in moved {
+                    assert_eq!(self.control.owner(&pair.guest, pair.index), Owner::Worker(core));
+                }
+            }
+            Err(WorkerError::NoSuchWorker(_)) => assert!(!there),
+            Err(WorkerError::NoSuchPair { .. }) => assert!(usize::from(index) >= self.counters.len()),
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    fn toggle(&mut self, core: usize) {
+        let core = self.cores[core % self.cores.len()];
+        let before = self.control.cores();
+        if !before.contains(&core) {
+            self.control.add_worker(Worker::start(core, self.control.idle()).unwrap());
+            return;
+        }
+        match self.control.remove_worker(core) {
+            Ok(_) => assert!(before.len() > 1),
+            Err(WorkerError::Last(_)) => assert_eq!(before, [core]),
+            Err(error) => panic!("{error}"),
         }
     }
 
@@ -161,7 +211,7 @@ impl Rig {
 
     /// While no worker has anything of this guest, nothing is on its way but what is held.
     fn check_if_still(&self) {
-        if (0..2).all(|worker| self.control.lanes_on(worker) == 0) {
+        if self.cores.iter().all(|core| self.control.lanes_on(*core) == 0) {
             let (guest, nics) = self.sums();
             guest.check_balance(&nics);
             nics.check_balance(&guest);
@@ -266,8 +316,9 @@ fn open_loop(queues: u16) -> (Nic, Vec<NicPair>) {
     Nic::open(&options).unwrap()
 }
 
-/// So many workers, from the last core on that this process may use.
-fn workers(count: usize) -> Arc<[Worker]> {
+/// So many workers, if there are so many cores, from the last core on that this process may use; and two of these cores,
+/// if there are as many.
+fn start_workers(count: usize) -> (Vec<usize>, Vec<Worker>) {
     // Once in a process: under `cargo test`, all tests share it.
     static EAL: LazyLock<Eal> = LazyLock::new(|| {
         let args = EalArgs { hugepages: HugepagePolicy::Never, ..EalArgs::default() };
@@ -275,15 +326,15 @@ fn workers(count: usize) -> Arc<[Worker]> {
     });
     LazyLock::force(&EAL);
     let allowed = sched_getaffinity(Pid::from_raw(0)).unwrap();
-    let cores: Vec<usize> =
-        (0..CpuSet::count()).rev().filter(|core| allowed.is_set(*core).unwrap()).collect();
-    cores.iter().cycle().take(count).map(|core| Worker::start(*core, Idle::Poll).unwrap()).collect()
+    let cores = (0..CpuSet::count()).rev().filter(|core| allowed.is_set(*core).unwrap());
+    let cores: Vec<usize> = cores.take(2).collect();
+    let workers = cores.iter().take(count).map(|core| Worker::start(*core, Idle::Poll).unwrap());
+    (cores.clone(), workers.collect())
 }
 
 /// Random moves, on one worker and on two.
 fn nothing_is_lost_or_doubled(format: Format) {
     for count in 1..=2 {
-        let workers = workers(count);
         // A case does not fail each time, nor a smaller one at all: there is no use in shrinking it.
         let config = ProptestConfig {
             cases: 16,
@@ -292,7 +343,7 @@ fn nothing_is_lost_or_doubled(format: Format) {
             ..Default::default()
         };
         let outcome = TestRunner::new(config).run(&cases(), |case| {
-            let mut rig = Rig::set_up(format, &case, &workers);
+            let mut rig = Rig::set_up(format, &case, count);
             for (chains, step) in case.steps {
                 rig.let_move(chains);
                 rig.apply(step);
@@ -318,11 +369,10 @@ fn packed_rings_that_move_lose_and_double_nothing() {
 /// while the other queue is looked after.
 #[test]
 fn one_ring_takes_what_two_queues_receive() {
-    let workers = workers(1);
     for format in [Format::Split, Format::Packed] {
         let case =
             Case { order: 4, features: F_VERSION_1 | F_MERGEABLE, pairs: 2, nics: 1, steps: Vec::new() };
-        let mut rig = Rig::set_up(format, &case, &workers);
+        let mut rig = Rig::set_up(format, &case, 1);
         rig.stop(2);
         rig.let_move(10_000);
         rig.finish().unwrap();
@@ -348,7 +398,7 @@ fn one_back(config: &RingConfig) -> u32 {
 /// Starts a ring where `base` says, and returns what was wrong then.
 fn started_wrongly(format: Format, ring: u16, base: fn(&RingConfig) -> u32) -> String {
     let case = Case { order: 6, features: F_VERSION_1, pairs: 1, nics: 1, steps: Vec::new() };
-    let mut rig = Rig::set_up(format, &case, &workers(1));
+    let mut rig = Rig::set_up(format, &case, 1);
     rig.let_move(500);
     rig.stop(ring);
     let config = rig.stopped.get_mut(&ring).unwrap();

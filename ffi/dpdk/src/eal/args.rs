@@ -20,12 +20,15 @@ pub enum HugepagePolicy {
 pub struct EalArgs {
     /// Whether to use hugepages.
     pub hugepages: HugepagePolicy,
-    /// PCI devices DPDK may take: an address ("0000:03:00.0"), or one with device arguments. With
-    /// none, DPDK does not look at the PCI bus at all.
+    /// PCI devices DPDK takes at once: an address ("0000:03:00.0"), or one with device arguments. It
+    /// takes no other until that is probed.
     pub pci: Vec<String>,
     /// Memory for mempools, rings and drivers, in MB: allocated without hugepages, and looked for
     /// among the free hugepages with them (which are then taken as needed).
     pub memory_mb: u32,
+    /// Memory for what may be added later, in MB, where it cannot be taken as needed: without hugepages. It
+    /// costs address space, and one part in a hundred of it, until it is used.
+    pub spare_mb: u32,
     /// Arguments appended to the others. They win: nothing is chosen that is given here.
     pub extra: Vec<String>,
 }
@@ -33,7 +36,13 @@ pub struct EalArgs {
 impl Default for EalArgs {
     /// Hugepages if there are any, no PCI devices, 256 MB.
     fn default() -> Self {
-        EalArgs { hugepages: HugepagePolicy::Auto, pci: Vec::new(), memory_mb: 256, extra: Vec::new() }
+        EalArgs {
+            hugepages: HugepagePolicy::Auto,
+            pci: Vec::new(),
+            memory_mb: 256,
+            spare_mb: 0,
+            extra: Vec::new(),
+        }
     }
 }
 
@@ -48,6 +57,9 @@ pub(super) struct Choice {
 
 /// Options of which any one means that `extra` decides about memory.
 const MEMORY_MODE: &[&str] = &["--no-huge", "--in-memory", "--legacy-mem", "--huge-unlink", "--huge-dir"];
+
+/// A PCI device that no host has: to allow it is to allow no other.
+const NO_DEVICE: &str = "ffff:ff:1f.7";
 
 /// Options of which any one means that `extra` decides about lcores.
 const LCORES: &[&str] = &["-c", "-l", "--coremask", "--lcores"];
@@ -70,17 +82,22 @@ pub(super) fn choose(args: &EalArgs, facts: &Facts) -> Result<Choice, EalError> 
         argv.push("--lcores".into());
         argv.push(format!("0@({cpus})"));
     }
-    pci(args, &given, &mut argv);
+    pci(args, facts, &given, &mut argv);
     let (hugepages, own_runtime_dir) = memory(args, facts, &given, &mut argv)?;
 
     argv.extend(args.extra.iter().cloned());
     Ok(Choice { argv, hugepages, own_runtime_dir })
 }
 
-fn pci(args: &EalArgs, given: &dyn Fn(&[&str]) -> bool, argv: &mut Vec<String>) {
+fn pci(args: &EalArgs, facts: &Facts, given: &dyn Fn(&[&str]) -> bool, argv: &mut Vec<String>) {
     if args.pci.is_empty() {
         if !given(&["--no-pci", "-a", "--allow", "-b", "--block"]) {
-            argv.push("--no-pci".into());
+            // With --no-pci, none could be probed later either.
+            argv.extend(if facts.pci {
+                vec!["-a".into(), NO_DEVICE.into()]
+            } else {
+                vec!["--no-pci".into()]
+            });
         }
         return;
     }
@@ -123,7 +140,7 @@ fn memory(
     }
     if !hugepages && !given(&["-m", "--socket-mem", "--memory-size", "--numa-mem"]) {
         argv.push("-m".into());
-        argv.push(wanted_mb.to_string());
+        argv.push((wanted_mb + u64::from(args.spare_mb)).to_string());
     }
     let in_memory = hugepages && !given(MEMORY_MODE) || given(&["--in-memory"]);
     if in_memory {

@@ -14,6 +14,8 @@ pub(super) struct Facts {
     pub(super) cpus: Vec<usize>,
     /// This process.
     pub(super) pid: u32,
+    /// Whether there is a PCI bus that DPDK can look at.
+    pub(super) pci: bool,
 }
 
 impl Facts {
@@ -22,6 +24,7 @@ impl Facts {
             free_hugepage_mb: free_hugepage_mb(Path::new("/sys/kernel/mm/hugepages")),
             cpus: affinity().map(|set| cpus(&set)).unwrap_or_default(),
             pid: std::process::id(),
+            pci: Path::new("/sys/bus/pci/devices").is_dir(),
         }
     }
 }

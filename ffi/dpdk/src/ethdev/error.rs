@@ -76,6 +76,14 @@ pub enum DeviceError {
 }
 
 impl DeviceError {
+    /// Whether DPDK had no memory for its queues.
+    pub fn is_out_of_memory(&self) -> bool {
+        match self {
+            DeviceError::Queue { errno, .. } | DeviceError::Call { errno, .. } => errno.is_out_of_memory(),
+            _ => false,
+        }
+    }
+
     /// A [`DeviceError::Call`].
     pub(super) fn call(device: &str, action: impl Into<String>, errno: Errno) -> DeviceError {
         DeviceError::Call { device: device.to_owned(), action: action.into(), errno }

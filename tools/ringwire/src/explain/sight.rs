@@ -81,10 +81,13 @@ impl<'a> Sight<'a> {
         self.all().part(|status| status.ports.iter().find(|port| port.name == name))
     }
 
-    /// Every worker.
+    /// Every worker that was there both times.
     pub fn workers(&self) -> Vec<Seen<'a, Worker>> {
-        let worker = |at| self.all().part(move |status| status.workers.get(at));
-        (0..self.now.workers.len()).filter_map(worker).collect()
+        let there = |core| self.before.workers.iter().any(|worker| worker.core == core);
+        let cores = self.now.workers.iter().map(|worker| worker.core).filter(|core| there(*core));
+        let worker =
+            |core| self.all().part(move |status| status.workers.iter().find(|worker| worker.core == core));
+        cores.filter_map(worker).collect()
     }
 
     /// The guest, if any, that is connected to port `name`, and is not itself the one that names its backend.

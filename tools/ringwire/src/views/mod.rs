@@ -6,11 +6,13 @@ mod stats;
 mod status;
 #[cfg(test)]
 mod tests;
+mod workers;
 
 pub use port::port;
 pub use ports::ports;
 pub use stats::stats;
 pub use status::status;
+pub use workers::{assigned, workers};
 
 use snapshot::{Port, PortKind};
 

@@ -35,8 +35,12 @@ pub fn wanted<T: DeserializeOwned>(
     shape: &str,
 ) -> Result<(String, T), Refusal> {
     let Path(name) = name.map_err(|error| Refusal(error.status(), error.body_text()))?;
+    Ok((name, content(body, shape)?))
+}
+
+/// What is wanted: a body of this `shape`.
+pub fn content<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>, shape: &str) -> Result<T, Refusal> {
     let body = body.map_err(|error| Refusal(error.status(), error.body_text()))?;
-    let wanted = serde_json::from_slice(&body)
-        .map_err(|error| Refusal(StatusCode::BAD_REQUEST, format!("the body is not {shape}: {error}")))?;
-    Ok((name, wanted))
+    serde_json::from_slice(&body)
+        .map_err(|error| Refusal(StatusCode::BAD_REQUEST, format!("the body is not {shape}: {error}")))
 }

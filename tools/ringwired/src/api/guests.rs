@@ -46,7 +46,7 @@ pub async fn set_offloads(
     port(State(api), Ok(Path(name))).await
 }
 
-fn code(error: &BackendError) -> StatusCode {
+pub fn code(error: &BackendError) -> StatusCode {
     match error {
         BackendError::NoSuchGuest(_) => StatusCode::NOT_FOUND,
         BackendError::NoSuchPort(_) | BackendError::Itself(_) => StatusCode::UNPROCESSABLE_ENTITY,

@@ -8,8 +8,10 @@ mod answer;
 mod guests;
 mod ports;
 mod server;
+mod workers;
 
 use std::convert::Infallible;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -21,9 +23,9 @@ use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, put};
 use engine::Datapath;
-pub use engine::config::{OFFLOADS, SocketConfig, SocketKind};
-pub use engine::{BackendError, NoSuchGuest, PortError};
-use snapshot::Status;
+pub use engine::config::{GuestConfig, NicConfig, OFFLOADS, SocketConfig, SocketKind};
+pub use engine::{BackendError, NoSuchGuest, Pair, PortError, WorkerError};
+use snapshot::{Idle, Port, Status};
 
 use crate::metrics;
 use crate::rates::Sampler;
@@ -34,6 +36,8 @@ pub use server::{BODY_BYTES, CONNECTION_TIME, HEADER_BYTES, HEADER_TIME, MAX_CON
 
 /// The datapath must have answered after this time.
 const STATUS_TIME: Duration = Duration::from_secs(3);
+/// And after this time if it is to change; less than a connection has.
+const CHANGE_TIME: Duration = Duration::from_secs(8);
 /// Rates are over this interval.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -51,8 +55,26 @@ pub trait Source: Send + Sync + 'static {
     /// Adds a tap or raw socket; `fds`, if there are any, are open already.
     fn add_socket(&self, config: SocketConfig, fds: Vec<OwnedFd>) -> Result<(), PortError>;
 
-    /// Removes a tap or raw socket.
-    fn remove_socket(&self, name: &str) -> Result<(), PortError>;
+    /// Adds a NIC.
+    fn add_nic(&self, config: NicConfig) -> Result<(), PortError>;
+
+    /// Adds a guest.
+    fn add_guest(&self, config: GuestConfig) -> Result<(), PortError>;
+
+    /// Removes a port of any kind, and gives what it had counted at the end.
+    fn remove_port(&self, name: &str) -> Result<Port, PortError>;
+
+    /// Starts a worker on a core.
+    fn add_worker(&self, core: usize) -> Result<(), WorkerError>;
+
+    /// Ends the worker on a core.
+    fn remove_worker(&self, core: usize) -> Result<(), WorkerError>;
+
+    /// Has a guest's queue pair polled by the worker on `core`, and gives all pairs that moved.
+    fn assign(&self, guest: &str, pair: u16, core: usize) -> Result<Vec<Pair>, WorkerError>;
+
+    /// Replaces what workers do without work.
+    fn set_idle(&self, idle: Idle) -> io::Result<()>;
 }
 
 impl Source for Datapath {
@@ -72,8 +94,32 @@ impl Source for Datapath {
         self.add_socket(config, fds)
     }
 
-    fn remove_socket(&self, name: &str) -> Result<(), PortError> {
-        self.remove_socket(name)
+    fn add_nic(&self, config: NicConfig) -> Result<(), PortError> {
+        self.add_nic(config)
+    }
+
+    fn add_guest(&self, config: GuestConfig) -> Result<(), PortError> {
+        self.add_guest(config)
+    }
+
+    fn remove_port(&self, name: &str) -> Result<Port, PortError> {
+        self.remove_port(name)
+    }
+
+    fn add_worker(&self, core: usize) -> Result<(), WorkerError> {
+        self.add_worker(core)
+    }
+
+    fn remove_worker(&self, core: usize) -> Result<(), WorkerError> {
+        self.remove_worker(core)
+    }
+
+    fn assign(&self, guest: &str, pair: u16, core: usize) -> Result<Vec<Pair>, WorkerError> {
+        self.assign(guest, pair, core)
+    }
+
+    fn set_idle(&self, idle: Idle) -> io::Result<()> {
+        self.set_idle(idle)
     }
 }
 
@@ -97,6 +143,10 @@ fn router(api: Api) -> Router {
         .route("/v1/ports/{name}", get(ports::port).put(ports::add_port).delete(ports::remove_port))
         .route("/v1/guests/{name}/backend", put(guests::set_backend))
         .route("/v1/guests/{name}/offloads", put(guests::set_offloads))
+        .route("/v1/guests/{name}/queues/{pair}/worker", put(workers::assign))
+        .route("/v1/workers", get(workers::workers))
+        .route("/v1/workers/{core}", get(workers::worker).put(workers::add).delete(workers::remove))
+        .route("/v1/idle", get(workers::idle).put(workers::set_idle))
         .route("/metrics", get(prometheus))
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
@@ -134,16 +184,32 @@ impl Api {
         &self,
         question: impl FnOnce(&dyn Source) -> T + Send + 'static,
     ) -> Result<T, Refusal> {
+        self.within(STATUS_TIME, question).await
+    }
+
+    /// The same, where a device may have to be started or stopped.
+    async fn change<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&dyn Source) -> T + Send + 'static,
+    ) -> Result<T, Refusal> {
+        self.within(CHANGE_TIME, question).await
+    }
+
+    async fn within<T: Send + 'static>(
+        &self,
+        time: Duration,
+        question: impl FnOnce(&dyn Source) -> T + Send + 'static,
+    ) -> Result<T, Refusal> {
         let source = self.source.clone();
         let answer = tokio::task::spawn_blocking(move || question(&*source));
-        match tokio::time::timeout(STATUS_TIME, answer).await {
+        match tokio::time::timeout(time, answer).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => {
                 let text = format!("the datapath could not be asked: {error}");
                 Err(Refusal(StatusCode::INTERNAL_SERVER_ERROR, text))
             }
             Err(_) => {
-                let text = format!("the datapath did not answer within {STATUS_TIME:?}");
+                let text = format!("the datapath did not answer within {time:?}");
                 Err(Refusal(StatusCode::SERVICE_UNAVAILABLE, text))
             }
         }
@@ -159,8 +225,8 @@ async fn prometheus(State(api): State<Api>) -> Result<Response, Refusal> {
     Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], page).into_response())
 }
 
-const PATHS: &str =
-    "/v1/status, /v1/ports, /v1/ports/NAME, /v1/guests/NAME/backend, /v1/guests/NAME/offloads, /metrics";
+const PATHS: &str = "/v1/status, /v1/ports, /v1/ports/NAME, /v1/guests/NAME/backend, /v1/guests/NAME/offloads, \
+     /v1/guests/NAME/queues/PAIR/worker, /v1/workers, /v1/workers/CORE, /v1/idle, /metrics";
 
 async fn no_such_path(uri: Uri) -> Refusal {
     let text = format!("no such path: {} (there are: {PATHS})", uri.path());
@@ -169,9 +235,10 @@ async fn no_such_path(uri: Uri) -> Refusal {
 
 async fn no_such_method(uri: Uri) -> Refusal {
     let path = uri.path();
-    let text = match path.ends_with("/backend") || path.ends_with("/offloads") {
+    let text = match path.starts_with("/v1/guests/") {
         true => format!("{path} can only be changed (PUT); GET /v1/ports/NAME shows it"),
-        false if path.starts_with("/v1/ports/") => {
+        false if path == "/v1/idle" => format!("{path} can be read (GET) and changed (PUT)"),
+        false if path.starts_with("/v1/ports/") || path.starts_with("/v1/workers/") => {
             format!("{path} can be read (GET), added (PUT) and removed (DELETE)")
         }
         false => format!("{path} can only be read (GET)"),

@@ -8,10 +8,13 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use engine::PortError;
 use engine::config::{SocketConfig, SocketKind};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 use snapshot::{NewPort, PortKind};
 
-use super::Api;
 use super::answer::{Refusal, json, wanted};
+use super::{Api, guests};
+use crate::config::request::{self, Keys};
 use crate::config::shapes;
 use crate::descriptors::Descriptors;
 
@@ -42,28 +45,50 @@ pub async fn add_port(
     name: Result<Path<String>, PathRejection>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Refusal> {
-    let shape = "{\"kind\": \"tap\"|\"raw\", \"interface\": \"NAME\", ...}";
-    let (name, wanted): (_, NewPort) = wanted(name, body, shape)?;
+    let shape = "{\"kind\": \"nic\"|\"guest\"|\"tap\"|\"raw\", ...}";
+    let (name, mut wanted): (_, Keys) = wanted(name, body, shape)?;
+    shapes::check_name(&name).map_err(unprocessable)?;
+    let kind: PortKind = part(wanted.get("kind").cloned().unwrap_or_default(), shape)?;
     let fds = descriptors.take();
-    let config = socket_config(name.clone(), wanted, fds.len())
-        .map_err(|problem| Refusal(StatusCode::UNPROCESSABLE_ENTITY, problem))?;
-    api.ask(move |source| source.add_socket(config, fds)).await?.map_err(refuse_port)?;
+    let of_a_socket = matches!(kind, PortKind::Tap | PortKind::Raw);
+    if !fds.is_empty() && !of_a_socket {
+        return Err(unprocessable("descriptors came along: only a tap or raw port is made of such".into()));
+    }
+    match kind {
+        PortKind::Nic => {
+            wanted.remove("kind");
+            let config = request::nic(&name, &wanted).map_err(unprocessable)?;
+            api.change(move |source| source.add_nic(config)).await?.map_err(refuse_port)?;
+        }
+        PortKind::Guest => {
+            wanted.remove("kind");
+            let ports = api.status().await?.ports;
+            let config = request::guest(&name, &wanted, &ports).map_err(unprocessable)?;
+            api.change(move |source| source.add_guest(config)).await?.map_err(refuse_port)?;
+        }
+        PortKind::Tap | PortKind::Raw => {
+            let wanted = part(Value::Object(wanted), shape)?;
+            let config = socket_config(name.clone(), wanted, fds.len()).map_err(unprocessable)?;
+            api.change(move |source| source.add_socket(config, fds)).await?.map_err(refuse_port)?;
+        }
+    }
     let answer = port(State(api), Ok(Path(name))).await?;
     Ok((StatusCode::CREATED, answer).into_response())
 }
 
-/// What a request for a new port means, or what is wrong with it. `fds` have come along.
+/// Part of a body that must be of this `shape`.
+fn part<T: DeserializeOwned>(part: Value, shape: &str) -> Result<T, Refusal> {
+    serde_json::from_value(part)
+        .map_err(|error| Refusal(StatusCode::BAD_REQUEST, format!("the body is not {shape}: {error}")))
+}
+
+fn unprocessable(problem: String) -> Refusal {
+    Refusal(StatusCode::UNPROCESSABLE_ENTITY, problem)
+}
+
+/// What a request for a tap or raw port means, or what is wrong with it. `fds` have come along.
 fn socket_config(name: String, wanted: NewPort, fds: usize) -> Result<SocketConfig, String> {
-    shapes::check_name(&name)?;
-    let kind = match wanted.kind {
-        PortKind::Tap => SocketKind::Tap,
-        PortKind::Raw => SocketKind::Raw,
-        PortKind::Guest | PortKind::Nic => {
-            return Err(
-                "guests and nics come and go with ringwired in this version (kind: tap or raw)".into()
-            );
-        }
-    };
+    let kind = if wanted.kind == PortKind::Tap { SocketKind::Tap } else { SocketKind::Raw };
     let queues = wanted.queues.unwrap_or(if fds > 0 { fds as u16 } else { 1 });
     match (&wanted.interface, fds) {
         (None, 0) => return Err("interface is missing, and no descriptor came along".into()),
@@ -79,22 +104,21 @@ fn socket_config(name: String, wanted: NewPort, fds: usize) -> Result<SocketConf
     Ok(SocketConfig { name, kind, interface, descriptors: Vec::new(), queues, user, group })
 }
 
-/// The port, as it was.
+/// The port, as it was at the end.
 pub async fn remove_port(
     State(api): State<Api>,
     name: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Refusal> {
     let Path(name) = name.map_err(|error| Refusal(error.status(), error.body_text()))?;
-    let answer = port(State(api.clone()), Ok(Path(name.clone()))).await?;
-    api.ask(move |source| source.remove_socket(&name)).await?.map_err(refuse_port)?;
-    Ok(answer)
+    Ok(json(&api.change(move |source| source.remove_port(&name)).await?.map_err(refuse_port)?))
 }
 
 fn refuse_port(error: PortError) -> Refusal {
     let code = match error {
         PortError::NameTaken(_) | PortError::InUse { .. } => StatusCode::CONFLICT,
         PortError::NoSuchPort(_) => StatusCode::NOT_FOUND,
-        PortError::Fixed(_) | PortError::Open(_) => StatusCode::UNPROCESSABLE_ENTITY,
+        PortError::Backend(ref error) => guests::code(error),
+        _ => StatusCode::UNPROCESSABLE_ENTITY,
     };
     Refusal(code, error.to_string())
 }

@@ -5,6 +5,7 @@
 //! knows the line of an error, but neither the path of its key nor what would have been allowed.
 
 mod document;
+pub(crate) mod request;
 mod sections;
 pub(crate) mod shapes;
 #[cfg(test)]

@@ -46,7 +46,7 @@ const FALLBACK_HOLD_DEFAULT: u16 = 3;
 const INTERFACE_MAX: usize = 15;
 
 /// What is unique over the whole file.
-struct Claims {
+pub(super) struct Claims {
     names: Unique<String>,
     sockets: Unique<PathBuf>,
     devices: Unique<String>,
@@ -54,12 +54,25 @@ struct Claims {
     backends: Unique<String>,
 }
 
+impl Claims {
+    /// Nothing is taken yet.
+    pub fn new() -> Claims {
+        Claims {
+            names: Unique::new("port names are unique"),
+            sockets: Unique::new("each socket is listened on once"),
+            devices: Unique::new("a device is one nic; vdev names are unique (net_pcap0, net_pcap1, ...)"),
+            interfaces: Unique::new("an interface is one port"),
+            backends: Unique::new("a port is the backend of one guest"),
+        }
+    }
+}
+
 /// The ports there are, to be named as backends.
-struct Names<'t> {
-    ports: Vec<String>,
+pub(super) struct Names<'t> {
+    pub ports: Vec<String>,
     /// Those of them that are taps with one queue pair.
-    taps: Vec<String>,
-    guests: Vec<&'t str>,
+    pub taps: Vec<String>,
+    pub guests: Vec<&'t str>,
 }
 
 /// Reads the whole file.
@@ -67,13 +80,7 @@ pub(super) fn read(document: &Document<'_>, cores: &[usize]) -> Result<Config, C
     let parsed = document.parse()?;
     let root = document.root(parsed.get_ref());
     root.only(&SECTIONS)?;
-    let mut claims = Claims {
-        names: Unique::new("port names are unique"),
-        sockets: Unique::new("each socket is listened on once"),
-        devices: Unique::new("a device is one nic; vdev names are unique (net_pcap0, net_pcap1, ...)"),
-        interfaces: Unique::new("an interface is one port"),
-        backends: Unique::new("a port is the backend of one guest"),
-    };
+    let mut claims = Claims::new();
     let api = api(&root, &mut claims)?;
     let (eal_args, hugepages) = eal(&root)?;
     let (cores, idle) = datapath(&root, cores)?;
@@ -192,7 +199,7 @@ fn ranges(cores: &[usize]) -> String {
     runs.collect::<Vec<_>>().join(", ")
 }
 
-fn nic(table: &Table<'_>, claims: &mut Claims) -> Result<NicConfig, ConfigError> {
+pub(super) fn nic(table: &Table<'_>, claims: &mut Claims) -> Result<NicConfig, ConfigError> {
     table.only(&NIC_KEYS)?;
     let name = port_name(table, claims)?;
     let value = table.require("device", "a PCI address or vdev devargs")?;
@@ -264,7 +271,11 @@ fn descriptors(value: &Value<'_>, queues: u16) -> Result<Vec<i32>, ConfigError> 
     }
 }
 
-fn guest(table: &Table<'_>, names: &Names<'_>, claims: &mut Claims) -> Result<GuestConfig, ConfigError> {
+pub(super) fn guest(
+    table: &Table<'_>,
+    names: &Names<'_>,
+    claims: &mut Claims,
+) -> Result<GuestConfig, ConfigError> {
     table.only(&GUEST_KEYS)?;
     let name = port_name(table, claims)?;
     let value = table.require("socket", "the vhost-user socket's path")?;

@@ -1,15 +1,19 @@
 //! The real API on a real socket, over a made-up datapath. Also used by ringwire's tests.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-use ringwired::api::{self, BackendError, NoSuchGuest, PortError, SocketConfig, Source};
+use ringwired::api::{
+    self, BackendError, GuestConfig, NicConfig, NoSuchGuest, Pair, PortError, SocketConfig, Source,
+    WorkerError,
+};
 use ringwired::config::ApiConfig;
 use ringwired::socket::ApiSocket;
-use snapshot::Status;
+use snapshot::{Idle, Port, Status};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
@@ -31,11 +35,14 @@ struct MadeUp<L> {
     backends: Mutex<BTreeMap<String, String>>,
     /// Likewise.
     offloads: Mutex<BTreeMap<String, u64>>,
+    /// What was asked for.
+    idle: Mutex<Option<Idle>>,
 }
 
 impl<L: Fn() -> Status + Send + Sync + 'static> Source for MadeUp<L> {
     fn status(&self) -> Status {
         let mut status = (self.look)();
+        status.idle = self.idle.lock().unwrap().unwrap_or(status.idle);
         let backends = self.backends.lock().unwrap();
         for port in &mut status.ports {
             if let (Some(guest), Some(backend)) = (&mut port.guest, backends.get(&port.name)) {
@@ -90,8 +97,53 @@ impl<L: Fn() -> Status + Send + Sync + 'static> Source for MadeUp<L> {
         Err(PortError::NameTaken(format!("{config:?} {files:?}")))
     }
 
-    fn remove_socket(&self, name: &str) -> Result<(), PortError> {
-        Err(PortError::Fixed(name.to_owned()))
+    fn add_nic(&self, config: NicConfig) -> Result<(), PortError> {
+        Err(PortError::NameTaken(format!("{config:?}")))
+    }
+
+    fn add_guest(&self, config: GuestConfig) -> Result<(), PortError> {
+        Err(PortError::NameTaken(format!("{config:?}")))
+    }
+
+    /// Its first port is always needed.
+    fn remove_port(&self, name: &str) -> Result<Port, PortError> {
+        let ports = self.status().ports;
+        match ports.iter().position(|port| port.name == name) {
+            None => Err(PortError::NoSuchPort(name.to_owned())),
+            Some(0) => {
+                Err(PortError::InUse { port: name.to_owned(), role: "backend", guest: "vm1".to_owned() })
+            }
+            Some(at) => Ok(ports[at].clone()),
+        }
+    }
+
+    /// Core 1 is the only one, and has a worker.
+    fn add_worker(&self, core: usize) -> Result<(), WorkerError> {
+        match core {
+            1 => Err(WorkerError::Taken(core)),
+            _ => Err(WorkerError::NotAllowed { core, allowed: "1".to_owned() }),
+        }
+    }
+
+    fn remove_worker(&self, core: usize) -> Result<(), WorkerError> {
+        Err(WorkerError::Last(core))
+    }
+
+    /// Pair 0 of guest vm1 shares a lane with pair 2, and no other is polled.
+    fn assign(&self, guest: &str, pair: u16, core: usize) -> Result<Vec<Pair>, WorkerError> {
+        let named = |index| Pair { guest: guest.to_owned(), index };
+        match (guest, pair, core) {
+            ("vm1", 0 | 2, 1) => Ok(vec![named(0), named(2)]),
+            ("vm1", 1, 1) => Ok(Vec::new()),
+            ("vm1", _, 1) => Err(WorkerError::NoSuchPair { guest: guest.to_owned(), pair, pairs: 3 }),
+            ("vm1", ..) => Err(WorkerError::NoSuchWorker(core)),
+            _ => Err(WorkerError::NoSuchGuest(guest.to_owned())),
+        }
+    }
+
+    fn set_idle(&self, idle: Idle) -> io::Result<()> {
+        *self.idle.lock().unwrap() = Some(idle);
+        Ok(())
     }
 }
 
@@ -110,7 +162,12 @@ impl Server {
 
     /// Serves what `look` sees.
     pub fn with(look: impl Fn() -> Status + Send + Sync + 'static) -> Server {
-        let source = Arc::new(MadeUp { look, backends: Mutex::default(), offloads: Mutex::default() });
+        let source = Arc::new(MadeUp {
+            look,
+            backends: Mutex::default(),
+            offloads: Mutex::default(),
+            idle: Mutex::default(),
+        });
         let directory = tempfile::tempdir().unwrap();
         let config = ApiConfig { socket: directory.path().join("api.sock"), ..ApiConfig::default() };
         let (stop, stopped) = oneshot::channel::<()>();

@@ -1,7 +1,7 @@
 use super::*;
 
 fn facts(free_hugepage_mb: u64) -> Facts {
-    Facts { free_hugepage_mb, cpus: vec![0, 1, 2, 5], pid: 77 }
+    Facts { free_hugepage_mb, cpus: vec![0, 1, 2, 5], pid: 77, pci: true }
 }
 
 fn line(args: &EalArgs, facts: &Facts) -> String {
@@ -16,7 +16,7 @@ fn extra(words: &[&str]) -> EalArgs {
 fn without_hugepages_memory_is_ordinary_and_files_are_our_own() {
     assert_eq!(
         line(&EalArgs::default(), &facts(0)),
-        "ringwired --log-level=*:warning --no-telemetry --lcores 0@(0-2,5) --no-pci --no-huge \
+        "ringwired --log-level=*:warning --no-telemetry --lcores 0@(0-2,5) -a ffff:ff:1f.7 --no-huge \
          -m 256 --no-shconf --file-prefix=ringwire-77"
     );
 }
@@ -28,8 +28,22 @@ fn with_hugepages_nothing_is_shared() {
     assert!(!choice.own_runtime_dir);
     assert_eq!(
         choice.argv.join(" "),
-        "ringwired --log-level=*:warning --no-telemetry --lcores 0@(0-2,5) --no-pci --in-memory"
+        "ringwired --log-level=*:warning --no-telemetry --lcores 0@(0-2,5) -a ffff:ff:1f.7 --in-memory"
     );
+}
+
+#[test]
+fn without_a_pci_bus_dpdk_does_not_look_for_one() {
+    let facts = Facts { pci: false, ..facts(0) };
+    assert!(line(&EalArgs::default(), &facts).contains(" --no-pci "));
+}
+
+#[test]
+fn spare_memory_is_for_when_it_cannot_be_had_later() {
+    let args = EalArgs { memory_mb: 100, spare_mb: 50, ..EalArgs::default() };
+    assert!(line(&args, &facts(99)).contains(" --no-huge -m 150 "));
+    let line = line(&args, &facts(100));
+    assert!(line.ends_with(" --in-memory"), "{line}");
 }
 
 #[test]
@@ -57,7 +71,7 @@ fn each_pci_device_is_allowed() {
     let args =
         EalArgs { pci: vec!["0000:03:00.0".into(), "0000:04:00.0,foo=1".into()], ..EalArgs::default() };
     let line = line(&args, &facts(0));
-    assert!(line.contains(" -a 0000:03:00.0 -a 0000:04:00.0,foo=1 "), "{line}");
+    assert!(line.contains("(0-2,5) -a 0000:03:00.0 -a 0000:04:00.0,foo=1 --"), "{line}");
     assert!(!line.contains("--no-pci"), "{line}");
 }
 

@@ -1,0 +1,103 @@
+//! `/v1/workers`: which cores have one, which queue pairs are assigned to it; `/v1/idle`: what they do without work.
+
+use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, PathRejection};
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use engine::WorkerError;
+use snapshot::{Assign, Assigned, IdleMode, Worker};
+
+use super::Api;
+use super::answer::{Refusal, content, json};
+
+/// As in the status.
+pub async fn workers(State(api): State<Api>) -> Result<Response, Refusal> {
+    Ok(json(&api.status().await?.workers))
+}
+
+pub async fn worker(
+    State(api): State<Api>,
+    core: Result<Path<String>, PathRejection>,
+) -> Result<Response, Refusal> {
+    Ok(json(&find(&api, number(core, "core")?).await?))
+}
+
+/// The worker, as it is then.
+pub async fn add(
+    State(api): State<Api>,
+    core: Result<Path<String>, PathRejection>,
+) -> Result<Response, Refusal> {
+    let core = number(core, "core")?;
+    api.change(move |source| source.add_worker(core)).await?.map_err(refuse)?;
+    Ok((StatusCode::CREATED, json(&find(&api, core).await?)).into_response())
+}
+
+/// The worker, as it was.
+pub async fn remove(
+    State(api): State<Api>,
+    core: Result<Path<String>, PathRejection>,
+) -> Result<Response, Refusal> {
+    let core = number(core, "core")?;
+    let worker = find(&api, core).await?;
+    api.change(move |source| source.remove_worker(core)).await?.map_err(refuse)?;
+    Ok(json(&worker))
+}
+
+/// What moved.
+pub async fn assign(
+    State(api): State<Api>,
+    path: Result<Path<(String, String)>, PathRejection>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Refusal> {
+    let Path((guest, pair)) = path.map_err(|error| Refusal(error.status(), error.body_text()))?;
+    let pair = parse::<u16>(&pair, "queue pair")?;
+    let Assign { core } = content(body, "{\"core\": N}")?;
+    let moved = api.ask(move |source| source.assign(&guest, pair, core)).await?.map_err(refuse)?;
+    Ok(json(&Assigned { core, moved: moved.iter().map(ToString::to_string).collect() }))
+}
+
+pub async fn idle(State(api): State<Api>) -> Result<Response, Refusal> {
+    Ok(json(&IdleMode { idle: api.status().await?.idle }))
+}
+
+/// The mode, as it is then.
+pub async fn set_idle(
+    State(api): State<Api>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Refusal> {
+    let shape = "{\"idle\": \"poll\"|\"adaptive\"}";
+    let IdleMode { idle } = content(body, shape)?;
+    let set = api.ask(move |source| source.set_idle(idle)).await?;
+    set.map_err(|error| Refusal(StatusCode::SERVICE_UNAVAILABLE, format!("no worker can sleep: {error}")))?;
+    self::idle(State(api)).await
+}
+
+async fn find(api: &Api, core: usize) -> Result<Worker, Refusal> {
+    let workers = api.status().await?.workers;
+    workers
+        .into_iter()
+        .find(|worker| worker.core == core)
+        .ok_or_else(|| refuse(WorkerError::NoSuchWorker(core)))
+}
+
+/// The one element of a path that is a number.
+fn number(path: Result<Path<String>, PathRejection>, what: &str) -> Result<usize, Refusal> {
+    let Path(text) = path.map_err(|error| Refusal(error.status(), error.body_text()))?;
+    parse(&text, what)
+}
+
+fn parse<T: std::str::FromStr>(text: &str, what: &str) -> Result<T, Refusal> {
+    text.parse().map_err(|_| Refusal(StatusCode::BAD_REQUEST, format!("{text:?} is no number of a {what}")))
+}
+
+fn refuse(error: WorkerError) -> Refusal {
+    let code = match error {
+        WorkerError::NoSuchWorker(_) | WorkerError::NoSuchGuest(_) | WorkerError::NoSuchPair { .. } => {
+            StatusCode::NOT_FOUND
+        }
+        WorkerError::Taken(_) | WorkerError::Last(_) => StatusCode::CONFLICT,
+        _ => StatusCode::UNPROCESSABLE_ENTITY,
+    };
+    Refusal(code, error.to_string())
+}
