@@ -7,7 +7,7 @@ use nix::unistd::Pid;
 pub struct Cores {
     /// Those that the thread that started the datapath might run on.
     allowed: CpuSet,
-    /// Those that the threads of control have.
+    /// Those that the other threads have.
     left: CpuSet,
 }
 
@@ -23,15 +23,8 @@ impl Cores {
         numbers(&self.allowed)
     }
 
-    /// Keeps this thread, and all that it starts, off the cores that workers are going to have, if that leaves any.
-    pub fn leave_at_start(&mut self, workers: &[usize]) {
-        self.choose(workers);
-        if let Err(errno) = sched_setaffinity(Pid::from_raw(0), &self.left) {
-            tracing::warn!("control cannot be kept off the workers' cores: {errno}");
-        }
-    }
-
-    /// The same for all threads that are where they were last left; those that were put elsewhere, as workers are, stay.
+    /// Keeps all threads that are where they were last left, this one and what it starts among them, off the cores that
+    /// have workers, or are going to, if that leaves any. Those that were put elsewhere stay, as workers do.
     pub fn leave_to(&mut self, workers: &[usize]) {
         let before = self.left;
         self.choose(workers);
@@ -96,13 +89,13 @@ mod tests {
             println!("skipped: this process has one core only");
             return;
         }
-        // The test's own thread stands for one that somebody has put elsewhere: the harness's others stay, too.
+        // Other tests' threads, if they are in this process, go along, and come back at the end.
         std::thread::spawn(move || {
             let mut cores = Cores::of_this_thread();
             assert_eq!(cores.allowed(), all);
-            cores.leave_at_start(&all[..1]);
+            cores.leave_to(&all[..1]);
             assert_eq!(mine(), all[1..]);
-            // It inherits that, and follows later on.
+            // What is started then inherits that, and follows later on.
             let (go, wait) = std::sync::mpsc::channel::<()>();
             let (say, said) = std::sync::mpsc::channel();
             let other = std::thread::spawn(move || {
@@ -122,6 +115,8 @@ mod tests {
             assert_eq!((mine(), others()), (all.clone(), all.clone()));
             cores.leave_to(&all[..1]);
             assert_eq!((mine(), others()), (all[1..].to_vec(), all[1..].to_vec()));
+            cores.leave_to(&[]);
+            assert_eq!((mine(), others()), (all.clone(), all.clone()));
             drop(go);
             other.join().unwrap();
         })

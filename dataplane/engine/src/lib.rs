@@ -98,7 +98,7 @@ impl Datapath {
     /// Starts DPDK, the NICs, the sockets, the workers, and listens for the guests.
     pub fn start(config: Config) -> Result<Datapath, StartError> {
         let mut cores = Cores::of_this_thread();
-        cores.leave_at_start(&config.cores);
+        cores.leave_to(&config.cores);
         let eal = Eal::init(&EalArgs {
             hugepages: config.hugepages,
             pci: config.nics.iter().map(|nic| nic.device.clone()).filter(|device| is_pci(device)).collect(),

@@ -123,6 +123,8 @@ fn probe(devargs: &CStr, name: &CStr, device: &str) -> Result<u16, DeviceError> 
     if let Err(errno) = probed
         && errno.0 != libc::EEXIST
     {
+        // What DPDK says to a name that no bus and no driver knows.
+        let errno = if errno.0 == libc::EFAULT { Errno(libc::ENODEV) } else { errno };
         return Err(DeviceError::Probe { device: device.to_owned(), errno });
     }
     port_by_name(name)
