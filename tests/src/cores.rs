@@ -17,3 +17,10 @@ pub fn worker() -> usize {
 pub fn other() -> usize {
     *allowed().first().expect("a core")
 }
+
+/// All there are, as `ringwired` writes them: `0-3, 6`.
+pub fn all() -> String {
+    let status = std::fs::read_to_string("/proc/self/status").expect("the status of this process");
+    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).expect("its cores");
+    list.trim().replace(',', ", ")
+}
