@@ -142,6 +142,9 @@ tick_every() {
     RW_NET_PACKAGES=(iproute2 iputils-ping ethtool iperf3 jq tcpdump python3-scapy)
     RW_TESTPMD_PACKAGES=(dpdk-dev)
     RW_COUNT_PACKAGES=(valgrind)
+    RW_API_PACKAGES=(python3-venv)
+    # Not a package of Debian: from Python's own index.
+    RW_SCHEMATHESIS=4.32.5
 }
 
 have_package() { [[ $(dpkg-query -W -f '${db:Status-Abbrev}' "$1" 2>/dev/null) == ii* ]]; }

@@ -9,12 +9,13 @@ mod live;
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use live::{Assign, Assigned, Idle, IdleMode};
 
 /// Everything: `GET /v1/status`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Status {
     /// ringwire's version, as in Cargo.toml.
     pub version: String,
@@ -34,7 +35,7 @@ pub struct Status {
 }
 
 /// One pinned polling thread.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Worker {
     /// The worker's name as in a queue's `owner`: `worker:CORE`.
     pub name: String,
@@ -58,7 +59,7 @@ pub struct Worker {
 }
 
 /// How the kernel runs a worker's thread: sched_getaffinity(2), `stat` and `schedstat` of proc(5).
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct WorkerThread {
     /// Thread id.
     pub id: i32,
@@ -75,7 +76,7 @@ pub struct WorkerThread {
 }
 
 /// How busy one worker was. `ringwired` fills this in from two samples, as it does [`Rates`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct WorkerRates {
     /// Share of the poll rounds that moved at least one packet, 0 to 100.
     pub busy_percent: f64,
@@ -84,7 +85,7 @@ pub struct WorkerRates {
 }
 
 /// Which kind of place a port is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum PortKind {
     /// A vhost-user socket.
@@ -101,7 +102,7 @@ pub enum PortKind {
 ///
 /// For the packets that entered here, at any moment the port is quiescent:
 /// `rx_packets = (sent on through the peer port) + held + sum of drops`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Port {
     /// Name from the configuration.
     pub name: String,
@@ -138,7 +139,7 @@ pub struct Port {
 }
 
 /// Rates of one port.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Rates {
     /// Packets a second that entered.
     pub rx_pps: f64,
@@ -151,7 +152,7 @@ pub struct Rates {
 }
 
 /// What only a guest port has.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Guest {
     /// Name of the port its virtqueues are connected to, or `none`.
     pub backend: String,
@@ -198,7 +199,7 @@ pub struct Guest {
 }
 
 /// The way to a guest's frontend, and what was wrong with its messages.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Frontend {
     /// The socket's file; absent when there is none: somebody has removed it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -212,7 +213,7 @@ pub struct Frontend {
 }
 
 /// Who may connect to a socket: those who may write to its file.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SocketFile {
     /// Permission bits.
     pub mode: u32,
@@ -223,7 +224,7 @@ pub struct SocketFile {
 }
 
 /// One virtqueue.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Queue {
     /// Virtqueue index; pair k is 2k (the guest receives) and 2k+1 (the guest sends).
     pub index: u16,
@@ -253,7 +254,7 @@ pub struct Queue {
 }
 
 /// What a frontend has set up of a virtqueue, and what the ring in the guest's memory says.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RingState {
     /// Whether its addresses are known (SET_VRING_ADDR).
     pub addresses: bool,
@@ -276,7 +277,7 @@ pub struct RingState {
 }
 
 /// What only a nic port has.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Nic {
     /// Device as configured: PCI address or vdev devargs.
     pub device: String,
@@ -304,7 +305,7 @@ pub struct Nic {
 }
 
 /// What only a tap or raw port has.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Interface {
     /// Its name in the kernel.
     pub name: String,
@@ -320,7 +321,7 @@ pub struct Interface {
 }
 
 /// Body of `PUT /v1/guests/NAME/backend`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Backend {
     /// A port's name, or `none`.
@@ -328,7 +329,7 @@ pub struct Backend {
 }
 
 /// Body of `PUT /v1/guests/NAME/offloads`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Offloads {
     /// What the guest's next frontend is to be offered.
@@ -336,7 +337,7 @@ pub struct Offloads {
 }
 
 /// Which checksum and segmentation offloads are offered.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Offered {
     /// `auto` for all, `off` for none.
@@ -347,7 +348,7 @@ pub enum Offered {
 
 /// Body of `PUT /v1/ports/NAME`: a tap or raw port. Descriptors that are sent along with the request (SCM_RIGHTS) are
 /// taken instead of an interface's name.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewPort {
     /// `tap` or `raw`.
@@ -367,7 +368,7 @@ pub struct NewPort {
 }
 
 /// Body of every refused request.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ErrorBody {
     /// What is wrong, in one line.
     pub error: String,

@@ -1,9 +1,10 @@
 //! Bodies of requests that change workers, and of their answers.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What a worker does without work.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Idle {
     /// Polls on.
@@ -24,7 +25,7 @@ impl Idle {
 }
 
 /// `GET /v1/idle`, and the body of `PUT`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct IdleMode {
     /// What workers do without work.
@@ -32,7 +33,7 @@ pub struct IdleMode {
 }
 
 /// Body of `PUT /v1/guests/NAME/queues/PAIR/worker`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Assign {
     /// The worker's core.
@@ -40,7 +41,7 @@ pub struct Assign {
 }
 
 /// Its answer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Assigned {
     /// The worker's core.
     pub core: usize,

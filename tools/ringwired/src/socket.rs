@@ -4,7 +4,7 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use nix::unistd::Group;
+use nix::unistd::{Group, User};
 use tokio::net::{UnixListener, UnixSocket, UnixStream};
 
 use crate::config::ApiConfig;
@@ -21,6 +21,14 @@ pub enum SocketError {
     /// Something that is not ours to remove lies there.
     #[error("API socket {}: exists and is not a socket", .0.display())]
     NotASocket(PathBuf),
+    /// The configured owner does not exist.
+    #[error("API socket {}: no user is called {user:?}", .path.display())]
+    NoSuchUser {
+        /// The socket.
+        path: PathBuf,
+        /// The user.
+        user: String,
+    },
     /// The configured group does not exist.
     #[error("API socket {}: no group is called {group:?}", .path.display())]
     NoSuchGroup {
@@ -47,6 +55,8 @@ pub struct ApiSocket {
     path: PathBuf,
     /// Device and inode: the file that we made, not one that has replaced it.
     identity: (u64, u64),
+    /// Its user and group.
+    owners: (u32, u32),
     listener: UnixListener,
 }
 
@@ -54,6 +64,7 @@ impl ApiSocket {
     /// Makes the socket that `config` describes. Must be called within a tokio runtime.
     pub async fn bind(config: &ApiConfig) -> Result<ApiSocket, SocketError> {
         let path = &config.socket;
+        let owner = config.owner.as_deref().map(|owner| user_id(path, owner)).transpose()?;
         let group = config.group.as_deref().map(|group| group_id(path, group)).transpose()?;
         if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             std::fs::create_dir_all(parent).map_err(failed(path, "create its directory"))?;
@@ -63,10 +74,10 @@ impl ApiSocket {
         socket.bind(path).map_err(failed(path, "bind it"))?;
         let identity = identity(path).map_err(failed(path, "look at it"))?;
         // Until `listen` nobody can connect, so nobody gets in before mode and group are set.
-        let prepared = restrict(path, config.mode, group)
-            .and_then(|()| socket.listen(BACKLOG).map_err(failed(path, "listen on it")));
+        let prepared = restrict(path, config.mode, owner, group)
+            .and_then(|owners| Ok((owners, socket.listen(BACKLOG).map_err(failed(path, "listen on it"))?)));
         match prepared {
-            Ok(listener) => Ok(ApiSocket { path: path.clone(), identity, listener }),
+            Ok((owners, listener)) => Ok(ApiSocket { path: path.clone(), identity, owners, listener }),
             Err(error) => {
                 let _ = std::fs::remove_file(path);
                 Err(error)
@@ -77,6 +88,11 @@ impl ApiSocket {
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Numbers of the user and the group that its file has.
+    pub fn owners(&self) -> (u32, u32) {
+        self.owners
     }
 
     /// The next client.
@@ -126,12 +142,31 @@ async fn remove_stale(path: &Path) -> Result<(), SocketError> {
     }
 }
 
-fn restrict(path: &Path, mode: u32, group: Option<u32>) -> Result<(), SocketError> {
-    if group.is_some() {
-        std::os::unix::fs::chown(path, None, group).map_err(failed(path, "set its group"))?;
+/// Who owns it then.
+fn restrict(
+    path: &Path,
+    mode: u32,
+    owner: Option<u32>,
+    group: Option<u32>,
+) -> Result<(u32, u32), SocketError> {
+    if owner.is_some() || group.is_some() {
+        std::os::unix::fs::chown(path, owner, group).map_err(failed(path, "set its owner and group"))?;
     }
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
-        .map_err(failed(path, "set its mode"))
+        .map_err(failed(path, "set its mode"))?;
+    let metadata = std::fs::symlink_metadata(path).map_err(failed(path, "look at it"))?;
+    Ok((metadata.uid(), metadata.gid()))
+}
+
+fn user_id(path: &Path, user: &str) -> Result<u32, SocketError> {
+    if let Ok(number) = user.parse() {
+        return Ok(number);
+    }
+    match User::from_name(user) {
+        Ok(Some(found)) => Ok(found.uid.as_raw()),
+        Ok(None) => Err(SocketError::NoSuchUser { path: path.to_owned(), user: user.to_owned() }),
+        Err(error) => Err(failed(path, "look up its owner")(error.into())),
+    }
 }
 
 fn group_id(path: &Path, group: &str) -> Result<u32, SocketError> {
@@ -174,6 +209,7 @@ mod tests {
         let path = directory.path().join("deep/er/api.sock");
         let mut config = config(path.clone());
         config.mode = 0o640;
+        config.owner = Some(nix::unistd::getuid().to_string());
         config.group = Some(nix::unistd::getgid().to_string());
         let _socket = ApiSocket::bind(&config).await.unwrap();
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o640);
@@ -181,6 +217,9 @@ mod tests {
         config.group = Some("no such group".into());
         let refused = ApiSocket::bind(&config).await.unwrap_err().to_string();
         assert!(refused.ends_with("other.sock: no group is called \"no such group\""), "{refused}");
+        config.owner = Some("no such user".into());
+        let refused = ApiSocket::bind(&config).await.unwrap_err().to_string();
+        assert!(refused.ends_with("other.sock: no user is called \"no such user\""), "{refused}");
     }
 
     #[tokio::test]

@@ -104,7 +104,10 @@ fn what_is_not_there_is_refused_in_json() {
         let (code, head, body) = ask(&server, &request);
         assert_eq!(code, 405, "{method}");
         assert!(head.contains("allow: get,head,put,delete"), "{head}");
-        assert_eq!(error(&body), "/v1/ports/vm1 can be read (GET), added (PUT) and removed (DELETE)");
+        assert_eq!(
+            error(&body),
+            format!("{method} does nothing with /v1/ports/vm1 (it takes: GET, PUT, DELETE)")
+        );
     }
 }
 
@@ -153,7 +156,7 @@ fn a_backend_that_cannot_be_is_refused_in_json() {
     assert_eq!(put(&server, "/v1/guests/vm1/backend", &long).0, 413);
     let (code, _, body) = get(&server, "/v1/guests/vm1/backend");
     assert_eq!(code, 405);
-    assert!(error(&body).contains("can only be changed (PUT)"), "{body}");
+    assert!(error(&body).ends_with(" (it takes: PUT)"), "{body}");
     let (_, _, body) = get(&server, "/v1/ports/vm1");
     let shown: snapshot::Port = serde_json::from_str(&body).unwrap();
     assert_eq!(shown.guest.unwrap().backend, "wire0", "nothing has changed");
@@ -207,7 +210,7 @@ fn a_guest_is_offered_other_offloads() {
     }
     let (code, _, body) = get(&server, path);
     assert_eq!(code, 405);
-    assert!(error(&body).contains("can only be changed (PUT)"), "{body}");
+    assert!(error(&body).ends_with(" (it takes: PUT)"), "{body}");
     let (_, _, body) = get(&server, "/v1/ports/vm1");
     let shown: snapshot::Port = serde_json::from_str(&body).unwrap();
     assert!(shown.guest.unwrap().offered.is_empty(), "nothing has changed");
@@ -525,9 +528,9 @@ fn workers_are_shown_asked_for_and_assigned() {
             "/v1/workers/1",
             "",
             405,
-            "/v1/workers/1 can be read (GET), added (PUT) and removed (DELETE)",
+            "POST does nothing with /v1/workers/1 (it takes: GET, PUT, DELETE)",
         ),
-        ("PUT", "/v1/workers", "", 405, "/v1/workers can only be read (GET)"),
+        ("PUT", "/v1/workers", "", 405, "PUT does nothing with /v1/workers (it takes: GET)"),
         ("PUT", assign, "{\"core\": 7}", 404, "core 7 has no worker"),
         ("PUT", "/v1/guests/vm9/queues/0/worker", "{\"core\": 1}", 404, "no guest is called \"vm9\""),
         (
@@ -538,14 +541,8 @@ fn workers_are_shown_asked_for_and_assigned() {
             "vm1 has no queue pair 9: it has 3, from 0 on",
         ),
         ("PUT", "/v1/guests/vm1/queues/x/worker", "{\"core\": 1}", 400, "\"x\" is no number of a queue pair"),
-        (
-            "GET",
-            assign,
-            "",
-            405,
-            "/v1/guests/vm1/queues/0/worker can only be changed (PUT); GET /v1/ports/NAME shows it",
-        ),
-        ("DELETE", "/v1/idle", "", 405, "/v1/idle can be read (GET) and changed (PUT)"),
+        ("GET", assign, "", 405, "GET does nothing with /v1/guests/vm1/queues/0/worker (it takes: PUT)"),
+        ("DELETE", "/v1/idle", "", 405, "DELETE does nothing with /v1/idle (it takes: GET, PUT)"),
     ] {
         let head = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", body.len());
         let (answered, _, answer) = ask(&server, &(head + body));

@@ -5,8 +5,12 @@
 //! [`CONNECTION_TIME`].
 
 mod answer;
+mod bodies;
 mod guests;
+mod openapi;
+mod peer;
 mod ports;
+mod routes;
 mod server;
 mod workers;
 
@@ -21,7 +25,6 @@ use axum::extract::DefaultBodyLimit;
 use axum::extract::State;
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, put};
 use engine::Datapath;
 pub use engine::config::{GuestConfig, NicConfig, OFFLOADS, SocketConfig, SocketKind};
 pub use engine::{BackendError, NoSuchGuest, Pair, PortError, WorkerError};
@@ -32,6 +35,7 @@ use crate::rates::Sampler;
 use crate::socket::ApiSocket;
 
 use answer::{Refusal, json};
+pub use openapi::description;
 pub use server::{BODY_BYTES, CONNECTION_TIME, HEADER_BYTES, HEADER_TIME, MAX_CONNECTIONS};
 
 /// The datapath must have answered after this time.
@@ -137,20 +141,19 @@ pub async fn serve(socket: &ApiSocket, source: Arc<dyn Source>) -> Infallible {
 }
 
 fn router(api: Api) -> Router {
-    Router::new()
-        .route("/v1/status", get(status))
-        .route("/v1/ports", get(ports::ports))
-        .route("/v1/ports/{name}", get(ports::port).put(ports::add_port).delete(ports::remove_port))
-        .route("/v1/guests/{name}/backend", put(guests::set_backend))
-        .route("/v1/guests/{name}/offloads", put(guests::set_offloads))
-        .route("/v1/guests/{name}/queues/{pair}/worker", put(workers::assign))
-        .route("/v1/workers", get(workers::workers))
-        .route("/v1/workers/{core}", get(workers::worker).put(workers::add).delete(workers::remove))
-        .route("/v1/idle", get(workers::idle).put(workers::set_idle))
-        .route("/metrics", get(prometheus))
+    let routes = routes::routes();
+    let paths: Vec<String> = routes.iter().map(routes::Route::written).collect();
+    let paths = paths.join(", ");
+    let no_such_path = async move |uri: Uri| {
+        let text = format!("no such path: {} (there are: {paths})", uri.path());
+        Refusal(StatusCode::NOT_FOUND, text)
+    };
+    routes
+        .into_iter()
+        .fold(Router::new(), |router, route| router.route(route.path, route.handlers()))
         .fallback(no_such_path)
-        .method_not_allowed_fallback(no_such_method)
         .layer(DefaultBodyLimit::max(BODY_BYTES))
+        .layer(axum::middleware::from_fn(peer::guard))
         .with_state(api)
 }
 
@@ -223,25 +226,4 @@ async fn status(State(api): State<Api>) -> Result<Response, Refusal> {
 async fn prometheus(State(api): State<Api>) -> Result<Response, Refusal> {
     let page = metrics::render(&api.status().await?);
     Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], page).into_response())
-}
-
-const PATHS: &str = "/v1/status, /v1/ports, /v1/ports/NAME, /v1/guests/NAME/backend, /v1/guests/NAME/offloads, \
-     /v1/guests/NAME/queues/PAIR/worker, /v1/workers, /v1/workers/CORE, /v1/idle, /metrics";
-
-async fn no_such_path(uri: Uri) -> Refusal {
-    let text = format!("no such path: {} (there are: {PATHS})", uri.path());
-    Refusal(StatusCode::NOT_FOUND, text)
-}
-
-async fn no_such_method(uri: Uri) -> Refusal {
-    let path = uri.path();
-    let text = match path.starts_with("/v1/guests/") {
-        true => format!("{path} can only be changed (PUT); GET /v1/ports/NAME shows it"),
-        false if path == "/v1/idle" => format!("{path} can be read (GET) and changed (PUT)"),
-        false if path.starts_with("/v1/ports/") || path.starts_with("/v1/workers/") => {
-            format!("{path} can be read (GET), added (PUT) and removed (DELETE)")
-        }
-        false => format!("{path} can only be read (GET)"),
-    };
-    Refusal(StatusCode::METHOD_NOT_ALLOWED, text)
 }

@@ -11,6 +11,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::UnixStream;
 use tokio::sync::Semaphore;
 
+use super::peer::Peer;
 use crate::descriptors::{Connection, Descriptors};
 use crate::socket::ApiSocket;
 
@@ -35,7 +36,9 @@ pub async fn accept(socket: &ApiSocket, router: Router) -> Infallible {
         match socket.accept().await {
             Ok(stream) => {
                 failing = false;
-                let router = router.clone();
+                // Gone already, most likely.
+                let Ok(peer) = Peer::of(&stream, socket) else { continue };
+                let router = router.clone().layer(Extension(peer));
                 tokio::spawn(async move {
                     connection(stream, router).await;
                     drop(place);

@@ -6,7 +6,7 @@
 
 mod document;
 pub(crate) mod request;
-mod sections;
+pub(crate) mod sections;
 pub(crate) mod shapes;
 #[cfg(test)]
 mod tests;
@@ -31,13 +31,15 @@ pub struct ApiConfig {
     pub socket: PathBuf,
     /// Its permission bits.
     pub mode: u32,
+    /// Its owner, by name or number; the process's own user when absent.
+    pub owner: Option<String>,
     /// Its group, by name or number; the process's own when absent.
     pub group: Option<String>,
 }
 
 impl Default for ApiConfig {
     fn default() -> Self {
-        ApiConfig { socket: PathBuf::from("/run/ringwire/api.sock"), mode: 0o660, group: None }
+        ApiConfig { socket: PathBuf::from("/run/ringwire/api.sock"), mode: 0o660, owner: None, group: None }
     }
 }
 

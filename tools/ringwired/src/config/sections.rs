@@ -13,10 +13,10 @@ use super::shapes::{self, Unique};
 use super::{ApiConfig, Config, ConfigError};
 
 const SECTIONS: [&str; 7] = ["api", "eal", "datapath", "nic", "tap", "raw", "guest"];
-const NIC_KEYS: [&str; 6] = ["name", "device", "queues", "mtu", "promiscuous", "lro"];
+pub(crate) const NIC_KEYS: [&str; 6] = ["name", "device", "queues", "mtu", "promiscuous", "lro"];
 const TAP_KEYS: [&str; 6] = ["name", "interface", "fds", "queues", "user", "group"];
 const RAW_KEYS: [&str; 4] = ["name", "interface", "fds", "queues"];
-const GUEST_KEYS: [&str; 15] = [
+pub(crate) const GUEST_KEYS: [&str; 15] = [
     "name",
     "socket",
     "socket_mode",
@@ -120,7 +120,7 @@ fn api(root: &Table<'_>, claims: &mut Claims) -> Result<ApiConfig, ConfigError> 
     let Some(table) = root.section("api")? else {
         return Ok(api);
     };
-    table.only(&["socket", "mode", "group"])?;
+    table.only(&["socket", "mode", "owner", "group"])?;
     if let Some(value) = table.get("socket") {
         api.socket = shapes::socket(&value)?;
         claims.sockets.take(api.socket.clone(), &value)?;
@@ -128,6 +128,8 @@ fn api(root: &Table<'_>, claims: &mut Claims) -> Result<ApiConfig, ConfigError> 
     if let Some(value) = table.get("mode") {
         api.mode = shapes::mode(&value)?;
     }
+    let owner = table.get("owner");
+    api.owner = owner.map(|value| Ok(value.string("a user's name or number")?.to_owned())).transpose()?;
     api.group = group(table.get("group"))?;
     Ok(api)
 }

@@ -1,0 +1,111 @@
+//! The description of the API against the API, by schemathesis: it makes requests of the description, good ones and bad
+//! ones, and compares the answers with what the description says of them.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use tests::child::Child;
+use tests::lan::Lan;
+use tests::scene::Scene;
+
+/// What it must not find wrong: no 5xx; no status, content type, header or body that is not described; nothing taken that
+/// the description forbids; no method that is not described.
+const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,\
+                      response_headers_conformance,response_schema_conformance,negative_data_rejection,\
+                      unsupported_method,allow_header_conformance";
+/// Requests of each operation; each takes some milliseconds there.
+const EXAMPLES: &str = "60";
+const LIMIT: Duration = Duration::from_secs(150);
+
+fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|directory| directory.join(program)).find(|file| file.exists())
+}
+
+#[test]
+fn schemathesis_finds_nothing_that_is_not_described() {
+    let Some(program) = find("schemathesis") else {
+        return println!("skipped: no schemathesis in PATH (tools/test installs it)");
+    };
+    // Interfaces that are asked for are made in here.
+    let _lan = Lan::enter("10.0.0.1/24");
+    let mut scene = Scene::new();
+    scene.nic("wire0", "net_null0", 1, "");
+    scene.socket_port("tap", "tap0", "t0", "");
+    scene.guest("vm1", "wire0", 1);
+    scene.guest("vm2", "none", 2);
+    let mut daemon = scene.start();
+    let before = daemon.status();
+    let url = relay(&scene.path("api.sock"));
+
+    let description = scene.path("openapi.json");
+    std::fs::write(&description, daemon.get("/v1/openapi.json").expect("a description")).expect("a file");
+    let mut command = Command::new(program);
+    command.current_dir(scene.path("")).env("NO_COLOR", "1");
+    command.args(["run", "openapi.json", "--url", &url, "--checks", CHECKS, "--max-examples", EXAMPLES]);
+    command.args([
+        "--seed",
+        "1",
+        "--no-shrink",
+        "--continue-on-failure",
+        "--phases",
+        "examples,coverage,fuzzing",
+    ]);
+    let mut run = Child::start("schemathesis", command, &scene.path("schemathesis.log"));
+    let ended = run.wait(LIMIT).unwrap_or_else(|| panic!("not within {LIMIT:?}: {}", run.log()));
+    let said = run.log();
+    assert!(ended.success(), "{said}");
+    let summary =
+        said.lines().filter(|line| line.contains("generated") || line.contains("Tested")).map(str::trim);
+    println!("{}", summary.collect::<Vec<_>>().join("; "));
+
+    // The daemon is as it was, but for what was asked of it.
+    let after = daemon.status();
+    assert_eq!(after.pid, before.pid);
+    for port in &before.ports {
+        assert!(
+            after.ports.iter().any(|other| other.name == port.name) || port.name == "tap0",
+            "{}",
+            port.name
+        );
+    }
+    assert!(daemon.stop(Duration::from_secs(10)).success());
+    assert!(!daemon.child.log().contains("panicked"), "{}", daemon.child.log());
+}
+
+/// A port of this host whose connections are the socket's. Its threads end with the test.
+fn relay(socket: &Path) -> String {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    let socket = socket.to_owned();
+    std::thread::spawn(move || {
+        for near in listener.incoming().flatten() {
+            if let Ok(far) = UnixStream::connect(&socket) {
+                join(near, far);
+            }
+        }
+    });
+    url
+}
+
+/// Passes on what comes from either side until the daemon closes, as it does after each answer.
+fn join(near: TcpStream, far: UnixStream) {
+    let (mut from_near, mut to_far) = (near.try_clone().expect("a copy"), far.try_clone().expect("a copy"));
+    std::thread::spawn(move || {
+        pass_on(&mut from_near, &mut to_far);
+        let _ = to_far.shutdown(Shutdown::Write);
+    });
+    std::thread::spawn(move || {
+        let (mut from_far, mut to_near) = (far, near);
+        pass_on(&mut from_far, &mut to_near);
+        let _ = to_near.shutdown(Shutdown::Both);
+    });
+}
+
+fn pass_on(from: &mut impl Read, to: &mut impl Write) {
+    let _ = std::io::copy(from, to);
+}

@@ -1,0 +1,4 @@
+//! The control API of a running daemon: is it as it says it is, and what does it cost when many ask?
+
+mod description;
+mod peers;
