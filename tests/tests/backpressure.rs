@@ -159,7 +159,7 @@ fn sigterm_while_the_nics_ring_is_full() {
     let (vm1, wire0) = (stage.daemon.port("vm1"), stage.daemon.port("wire0"));
     assert!(stage.daemon.stop(Duration::from_secs(2)).success());
     let (rx, tx) = (vm1.rx_packets, wire0.tx_packets);
-    let expected = format!("port vm1: rx {rx}, tx 0, held 0, drops {held} packets");
+    let expected = format!("rx {rx}, tx 0, held 0, drops {held} packets port=\"vm1\"");
     let log = stage.daemon.child.log();
     assert!(log.contains(&expected), "not in the log: {expected}");
     assert_eq!(rx, tx + held);

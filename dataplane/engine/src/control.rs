@@ -2,6 +2,7 @@
 //!
 //! Every change is the same: take the lanes of a wire back, change, give them out again.
 
+mod alive;
 mod announce;
 mod placement;
 

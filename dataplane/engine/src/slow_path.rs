@@ -40,6 +40,8 @@ enum Command {
     Take(LaneId, Sender<Lane>),
     GivePunt(PuntId, Box<PuntServed>),
     TakePunt(PuntId, Sender<Box<PuntServed>>),
+    /// Say that you live.
+    Answer(Sender<()>),
 }
 
 /// Names an exception path for as long as it exists.
@@ -94,6 +96,13 @@ impl SlowPath {
         let (reply, lane) = bounded(1);
         self.send(Command::Take(id, reply));
         lane.recv().unwrap_or_else(|_| self.died())
+    }
+
+    /// Asks for an answer, which comes between two rounds.
+    pub fn ask(&self) -> Receiver<()> {
+        let (reply, answer) = bounded(1);
+        self.send(Command::Answer(reply));
+        answer
     }
 
     fn send(&self, command: Command) {
@@ -202,6 +211,9 @@ impl Runner {
                 if let Some(served) = self.lanes.remove(&id.0) {
                     let _ = reply.send(served.let_go(&self.epoll));
                 }
+            }
+            Command::Answer(reply) => {
+                let _ = reply.send(());
             }
         }
     }

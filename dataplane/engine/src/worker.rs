@@ -22,6 +22,8 @@ enum Command {
     Take(LaneId, Sender<Lane>),
     /// Sleep so from now on when there is no work; or never.
     Nap(Option<Box<Nap>>),
+    /// Say that you live.
+    Answer(Sender<()>),
 }
 
 /// Why a worker could not be started, or what was asked of workers cannot be.
@@ -180,6 +182,13 @@ impl Worker {
         self.send(Command::Nap(nap));
     }
 
+    /// Asks for an answer, which comes between two rounds.
+    pub fn ask(&self) -> Receiver<()> {
+        let (reply, answer) = bounded(1);
+        self.send(Command::Answer(reply));
+        answer
+    }
+
     fn send(&self, command: Command) {
         let sent = self.commands.as_ref().map(|commands| commands.send(command));
         if !matches!(sent, Some(Ok(()))) {
@@ -292,6 +301,9 @@ fn obey(command: Command, lanes: &mut Vec<Polled>, nap: &mut Option<Box<Nap>>) {
         Command::Nap(mut other) => {
             other.iter_mut().for_each(|nap| lanes.iter().for_each(|polled| nap.watch(&polled.lane)));
             *nap = other;
+        }
+        Command::Answer(reply) => {
+            let _ = reply.send(());
         }
     }
 }

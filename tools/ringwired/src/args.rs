@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
 
+use crate::log::Format;
+
 /// ringwire's daemon: moves packets between guests' virtqueues and NICs.
 ///
 /// Runs in the foreground and logs to stderr. SIGTERM and SIGINT stop it. Exit status: 0 after a stop,
@@ -19,6 +21,10 @@ pub struct Args {
     #[arg(long, value_name = "LEVEL")]
     pub log: Option<Level>,
 
+    /// What a line of the log looks like.
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub log_format: Format,
+
     /// Only say whether the configuration is valid.
     #[arg(long)]
     pub check: bool,
@@ -27,9 +33,14 @@ pub struct Args {
 /// How much to log.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum Level {
+    /// What keeps ringwired from doing its work.
     Error,
+    /// What somebody should look at, too.
     Warn,
+    /// What happens to ports and who changes something, too.
     Info,
+    /// More about it.
     Debug,
+    /// Everything.
     Trace,
 }

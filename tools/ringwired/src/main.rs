@@ -1,6 +1,5 @@
 //! `ringwired`: the daemon. Arguments, then configuration, then run.
 
-mod args;
 mod signals;
 
 use std::io;
@@ -11,15 +10,15 @@ use std::time::Duration;
 use clap::Parser;
 use engine::{Datapath, StartError};
 use ringwired::api;
+use ringwired::args::{Args, Level};
 use ringwired::config::{self, Config, ConfigError};
+use ringwired::log;
 use ringwired::socket::{ApiSocket, SocketError};
-use sd_notify::NotifyState;
+use ringwired::systemd;
 use snapshot::{Port, Status};
 use tokio::runtime::Runtime;
-use tracing_appender::non_blocking::WorkerGuard;
 use tracing_subscriber::EnvFilter;
 
-use args::{Args, Level};
 use signals::Signals;
 
 /// Threads for looks at the datapath: the sampler's and some clients'.
@@ -66,7 +65,7 @@ fn run(args: &Args) -> Result<(), Failure> {
         );
         return Ok(());
     }
-    let _log = init_log(args.log);
+    let _log = log::init(log_filter(args.log), args.log_format)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(STATUS_THREADS)
@@ -79,7 +78,7 @@ fn run(args: &Args) -> Result<(), Failure> {
     let datapath = Arc::new(Datapath::start(config.datapath)?);
     let signal = serve(&runtime, socket, signals, datapath.clone());
     tracing::info!("{signal}: stopping");
-    notify(NotifyState::Stopping);
+    systemd::stopping();
     runtime.shutdown_timeout(API_STOP_TIME);
     stop(Arc::into_inner(datapath).ok_or(Failure::Hangs)?);
     Ok(())
@@ -94,9 +93,10 @@ fn serve(
 ) -> &'static str {
     runtime.block_on(async {
         tracing::info!("ready, control API on {}", socket.path().display());
-        notify(NotifyState::Ready);
+        systemd::ready(socket.path());
         tokio::select! {
-            never = api::serve(&socket, datapath) => match never {},
+            never = api::serve(&socket, datapath.clone()) => match never {},
+            never = systemd::watch(datapath, socket.path()) => match never {},
             signal = signals.stop() => signal,
         }
     })
@@ -106,7 +106,7 @@ fn serve(
 fn stop(datapath: Datapath) {
     let status = datapath.shutdown();
     for port in &status.ports {
-        tracing::info!("port {}: {}", port.name, counters(std::slice::from_ref(port)));
+        tracing::info!(port = port.name, "{}", counters(std::slice::from_ref(port)));
     }
     let Status { ports, uptime_seconds, .. } = &status;
     let total = counters(ports);
@@ -120,11 +120,10 @@ fn counters(ports: &[Port]) -> String {
     format!("rx {rx}, tx {tx}, held {held}, drops {drops} packets")
 }
 
-/// Logs to stderr, from a thread of its own: a reader of the log that is slow, or stopped, must not stop a worker that
-/// has something to say. Lines that find no room are lost. The guard writes the rest out when it is dropped.
-fn init_log(level: Option<Level>) -> WorkerGuard {
+/// What is logged: as the command line has it, else the environment.
+fn log_filter(level: Option<Level>) -> EnvFilter {
     let default = || EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let filter = level.map_or_else(default, |level| {
+    level.map_or_else(default, |level| {
         EnvFilter::new(match level {
             Level::Error => "error",
             Level::Warn => "warn",
@@ -132,16 +131,5 @@ fn init_log(level: Option<Level>) -> WorkerGuard {
             Level::Debug => "debug",
             Level::Trace => "trace",
         })
-    });
-    let terminal = io::IsTerminal::is_terminal(&io::stderr());
-    let (writer, guard) = tracing_appender::non_blocking(io::stderr());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(terminal).init();
-    guard
-}
-
-/// Tells systemd, if it started us.
-fn notify(state: NotifyState<'_>) {
-    if let Err(error) = sd_notify::notify(&[state]) {
-        tracing::warn!("cannot notify systemd: {error}");
-    }
+    })
 }

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::sys::ptrace;
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
@@ -67,24 +69,30 @@ struct Daemon {
 
 impl Daemon {
     fn start(bench: &Bench) -> Daemon {
+        Daemon::start_as(bench, bench.command())
+    }
+
+    fn start_as(bench: &Bench, mut command: Command) -> Daemon {
         let notify = bench.path("notify");
         let notified = UnixDatagram::bind(&notify).unwrap();
         notified.set_read_timeout(Some(PATIENCE)).unwrap();
-        let mut command = bench.command();
         command.env("NOTIFY_SOCKET", &notify).stderr(Stdio::piped()).stdout(Stdio::null());
         let mut child = command.spawn().unwrap();
         let (sender, log) = std::sync::mpsc::channel();
         let stderr = BufReader::new(child.stderr.take().unwrap());
         std::thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|l| sender.send(l)));
         let daemon = Daemon { child, log, notified };
-        daemon.notification("READY=1");
+        let api = bench.path("run/api.sock");
+        let status = format!("serving; control API on {}", api.display());
+        assert_eq!(daemon.notification(), Some(format!("READY=1\nSTATUS={status}")));
         daemon
     }
 
-    fn notification(&self, expected: &str) {
+    /// What it tells systemd next; `None` if nothing within what the socket waits.
+    fn notification(&self) -> Option<String> {
         let mut text = [0; 256];
-        let length = self.notified.recv(&mut text).expect("no notification");
-        assert_eq!(std::str::from_utf8(&text[..length]).unwrap().trim(), expected);
+        let length = self.notified.recv(&mut text).ok()?;
+        Some(std::str::from_utf8(&text[..length]).unwrap().trim().to_owned())
     }
 
     fn signal(&self, signal: Signal) {
@@ -205,11 +213,108 @@ fn it_runs_until_a_signal_and_leaves_nothing() {
         assert!(line.contains("WARN") && line.contains("reloading is not supported"), "{line}");
         assert_eq!(status(&socket).pid, daemon.child.id(), "SIGHUP is survived");
         daemon.signal(signal);
-        daemon.notification("STOPPING=1");
+        let stopping = "STOPPING=1\nSTATUS=giving the rings back";
+        assert_eq!(daemon.notification().as_deref(), Some(stopping));
         daemon.logged(&format!("{signal}: stopping"));
         let line = daemon.logged("stopped after");
         assert!(line.contains("2 ports: rx ") && line.contains("drops "), "{line}");
         assert_eq!(daemon.exit_status(), Some(0));
         assert!(!socket.exists() && !bench.path("vm1.sock").exists());
     }
+}
+
+/// A quarter of it is how long anybody may take to answer.
+const WATCHDOG: Duration = Duration::from_secs(2);
+
+/// systemd's watchdog is told for as long as a worker and the slow path run, and no longer: a debugger stops either,
+/// which is how a thread hangs of which nobody knows why.
+#[test]
+fn the_watchdog_is_told_while_everybody_answers() {
+    let bench = Bench::new();
+    let core = ringwired::config::allowed_cores()[0];
+    let mut command = bench.command();
+    command.env("WATCHDOG_USEC", WATCHDOG.as_micros().to_string());
+    let daemon = Daemon::start_as(&bench, command);
+    for name in [format!("worker:{core}"), "slow-path".to_owned()] {
+        for _ in 0..3 {
+            assert_eq!(daemon.notification().as_deref(), Some("WATCHDOG=1"));
+        }
+        let stopped = Stopped::stop(thread(daemon.child.id(), &name));
+        // One may have been under way.
+        let said = std::iter::from_fn(|| daemon.notification()).find(|text| text != "WATCHDOG=1");
+        assert_eq!(said, Some(format!("STATUS={name} does not answer")));
+        let line = daemon.logged(&format!("{name} has not answered"));
+        assert!(line.contains("ERROR"), "{line}");
+        daemon.notified.set_read_timeout(Some(2 * WATCHDOG)).unwrap();
+        assert_eq!(daemon.notification(), None, "systemd is told that all is well");
+        daemon.notified.set_read_timeout(Some(PATIENCE)).unwrap();
+        drop(stopped);
+        assert_eq!(daemon.notification().as_deref(), Some("WATCHDOG=1"), "{name} answers again");
+        assert!(daemon.notification().is_some_and(|text| text.starts_with("STATUS=serving;")));
+    }
+}
+
+/// A thread that does not run, until this is dropped.
+struct Stopped(Pid);
+
+impl Stopped {
+    fn stop(thread: Pid) -> Stopped {
+        ptrace::seize(thread, ptrace::Options::empty()).unwrap();
+        ptrace::interrupt(thread).unwrap();
+        waitpid(thread, Some(WaitPidFlag::__WALL)).unwrap();
+        Stopped(thread)
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        let _ = ptrace::detach(self.0, None);
+    }
+}
+
+fn thread(process: u32, name: &str) -> Pid {
+    let tasks = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
+    let mut tasks = tasks.map(|task| task.unwrap());
+    let found = tasks.find(|task| std::fs::read_to_string(task.path().join("comm")).unwrap().trim() == name);
+    Pid::from_raw(found.expect(name).file_name().to_str().unwrap().parse().unwrap())
+}
+
+#[test]
+fn systemd_finds_nothing_wrong_with_the_unit() {
+    if !Path::new("/usr/bin/systemd-analyze").exists() {
+        return println!("skipped: no systemd-analyze (systemd)");
+    }
+    let bench = Bench::new();
+    let unit = include_str!("../../systemd/ringwired.service");
+    let installed = "/usr/bin/ringwired";
+    assert!(unit.contains(&format!("ExecStart={installed} ")));
+    std::fs::write(bench.path("ringwired.service"), unit.replace(installed, RINGWIRED)).unwrap();
+    let mut verify = Command::new("systemd-analyze");
+    let output = verify
+        .args(["verify", "--man=no", "--recursive-errors=no"])
+        .arg(bench.path("ringwired.service"))
+        .output();
+    let output = output.unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.trim().is_empty(), "{said}");
+}
+
+#[test]
+fn a_log_of_json_is_nothing_else() {
+    let bench = Bench::new();
+    let mut command = bench.command();
+    command.args(["--log-format", "json"]);
+    let mut daemon = Daemon::start_as(&bench, command);
+    daemon.signal(Signal::SIGTERM);
+    assert_eq!(daemon.exit_status(), Some(0));
+    let lines: Vec<String> = daemon.log.iter().collect();
+    let lines: Vec<serde_json::Value> =
+        lines.iter().map(|line| serde_json::from_str(line).expect(line)).collect();
+    for line in &lines {
+        for field in ["timestamp", "level", "target", "message"] {
+            assert!(line[field].as_str().is_some_and(|text| !text.is_empty()), "{field} of {line}");
+        }
+    }
+    let stopped = lines.iter().filter(|line| line["port"] == "vm1").count();
+    assert!(stopped > 0, "the line about vm1's counters: {lines:#?}");
 }
