@@ -6,7 +6,8 @@
 //! reflect: the other end, which only returns descriptors
 //! ```
 //!
-//! It is a program: all of it is behind [`main`]. What other benchmarks need of it is [`guest`].
+//! It is a program: all of it is behind [`main`]. What other benchmarks need of it is [`guest`]; [`command`] is for its
+//! man pages.
 #![warn(clippy::undocumented_unsafe_blocks)]
 
 mod args;
@@ -33,7 +34,7 @@ mod track;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 /// Why the program ends without a result.
 #[derive(Debug)]
@@ -46,6 +47,11 @@ enum Failure {
 
 fn usage(what: String) -> Failure {
     Failure::Usage(what)
+}
+
+/// The program's command line, for what is written about it.
+pub fn command() -> clap::Command {
+    args::Cli::command()
 }
 
 /// The program, from its command line to its exit status.

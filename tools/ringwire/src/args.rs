@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
 
 use crate::live::{IdleCommand, NewGuest, NewNic, WorkerCommand};
 
@@ -82,6 +83,13 @@ pub enum Command {
         cores: Vec<usize>,
         #[command(flatten)]
         output: Output,
+    },
+    /// Print what makes a shell complete ringwire's commands and options.
+    ///
+    /// For bash, to be read at its start: ringwire completions bash >~/.local/share/bash-completion/completions/ringwire
+    Completions {
+        /// The shell.
+        shell: Shell,
     },
 }
 

@@ -17,7 +17,8 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
+use clap_complete::Shell;
 use serde::de::DeserializeOwned;
 use snapshot::{Backend, NewPort, Offered, Offloads, Port, PortKind};
 
@@ -50,6 +51,7 @@ fn run(api: &Path, command: &Command) -> Result<(String, u8), ClientError> {
         Command::Explain { name, output } => return explain::run(api, name, output.json),
         Command::Top { once } => return top::run(api, *once),
         Command::Doctor { cores, output } => return Ok(doctor::run(api, cores, output.json)),
+        Command::Completions { shell } => return Ok((completions(*shell), 0)),
         Command::Status(output) => show(api, "/v1/status", output, views::status),
         Command::Port(PortCommand::List(output)) => {
             show(api, "/v1/ports", output, |ports: &Vec<Port>| views::ports(ports))
@@ -84,6 +86,13 @@ fn run(api: &Path, command: &Command) -> Result<(String, u8), ClientError> {
         }
     };
     Ok((text?, 0))
+}
+
+/// What is to be read by a shell.
+fn completions(shell: Shell) -> String {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "ringwire", &mut script);
+    String::from_utf8_lossy(&script).into_owned()
 }
 
 /// One of the two words, or a list.
