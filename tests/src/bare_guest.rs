@@ -104,6 +104,12 @@ impl BareRing {
         }
     }
 
+    /// Posts so many more buffers, all at once.
+    pub fn post_some(&mut self, count: u16) {
+        self.posted = self.posted.wrapping_add(count);
+        self.store(AVAIL + 2, self.posted);
+    }
+
     /// Posts one more buffer, and says whether the device wants to be told (virtio 1.2, 2.7.10).
     pub fn post_one(&mut self) -> bool {
         let before = self.posted;

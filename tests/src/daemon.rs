@@ -46,11 +46,15 @@ pub fn program(name: &str) -> PathBuf {
 impl Daemon {
     /// Starts it, and waits until its API answers.
     pub fn start(config: &Path, api: &Path, log: &Path) -> Daemon {
-        let mut command = Command::new(program("ringwired"));
+        Daemon::start_as(Command::new(program("ringwired")), config, api, log, START)
+    }
+
+    /// The same with `command`, which runs it, and so many seconds for that.
+    pub fn start_as(mut command: Command, config: &Path, api: &Path, log: &Path, seconds: u64) -> Daemon {
         command.arg("--config").arg(config).env_remove("RUST_LOG");
         let child = Child::start("ringwired", command, log);
         let mut daemon = Daemon { child, api: api.to_owned() };
-        wait::until("ringwired gets ready", START, || {
+        wait::until("ringwired gets ready", seconds, || {
             let ended = daemon.child.ended();
             assert!(ended.is_none(), "ringwired ended while starting: {ended:?}");
             daemon.get("/v1/status")

@@ -11,6 +11,7 @@
 //! - [`bare_guest`]: a frontend of our own, ring by ring
 //! - [`offload_guest`]: one that leaves checksums and segments to the device, and takes them
 //! - [`hostile`]: guests and frontends that do what they must not, beside one that does not
+//! - [`requests`]: many requests a second to the API
 //! - [`namespace`]: a network to put a NIC into
 //! - [`lan`]: a network to be in, with a bridge between NICs, taps and raw sockets
 //! - [`link_socket`], [`tap`]: the host at the other end of such a network
@@ -36,6 +37,7 @@ pub mod offload_guest;
 pub mod pcap;
 pub mod pktgen;
 pub mod relay;
+pub mod requests;
 pub mod scene;
 pub mod tap;
 pub mod testpmd;
