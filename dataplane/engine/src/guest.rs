@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use port::guest::GuestCounters;
 use vhost_user::{Channel, DeviceOptions, FrontendState};
@@ -11,7 +11,7 @@ use crate::config::GuestConfig;
 
 /// A guest.
 pub struct Guest {
-    /// Its configuration.
+    /// What it was configured as. What can change is in the other fields: backend and fallback in the route, offloads.
     pub config: GuestConfig,
     /// Counters of each queue pair offered.
     pub counters: Vec<GuestCounters>,
@@ -38,6 +38,10 @@ pub struct Seen {
 pub struct Route {
     /// The backend asked for last; its fallback may be in its place.
     pub wanted: Option<String>,
+    /// What takes the backend's place while that has no link.
+    pub fallback: Option<String>,
+    /// How long the backend must have a link again before it is returned to.
+    pub hold: Duration,
     /// Since when the backend asked for has a link again, while the fallback is in its place.
     pub up_since: Option<Instant>,
 }
@@ -45,12 +49,13 @@ pub struct Route {
 impl Guest {
     /// A guest that has no frontend yet.
     pub fn new(config: GuestConfig) -> Guest {
+        let (fallback, hold) = (config.fallback.clone(), config.fallback_hold);
         Guest {
             counters: (0..config.queues).map(|_| GuestCounters::default()).collect(),
             offloads: AtomicU64::new(config.offloads),
             config,
             seen: Mutex::default(),
-            route: Mutex::default(),
+            route: Mutex::new(Route { fallback, hold, ..Route::default() }),
             channel: Mutex::default(),
         }
     }

@@ -10,6 +10,7 @@
 //! - `ports`: the control side of every port, and adding and removing it
 //! - `live`: what changes while it runs
 //! - `guest`: the control side of a guest
+//! - `intended`: what each guest is meant to be connected to
 //! - `frontend`: the thread that serves a guest's vhost-user socket
 //! - `watch`: links that go and come, and fallbacks
 //! - `status`: what it all looks like
@@ -19,6 +20,7 @@ mod control;
 mod cores;
 mod frontend;
 mod guest;
+mod intended;
 mod lane;
 mod live;
 mod nap;
@@ -116,8 +118,7 @@ impl Datapath {
         let interrupts = config.idle == Idle::Adaptive;
         config.nics.into_iter().try_for_each(|nic| ports.add_nic(nic, interrupts))?;
         for socket in config.sockets {
-            let fds = ports::inherited(&socket)?;
-            ports.add_socket(socket, fds)?;
+            ports.add_socket(socket, Vec::new())?;
         }
         let guests = config.guests.into_iter().map(|guest| ports.add_guest(guest));
         let guests = guests.collect::<Result<Vec<_>, _>>()?;

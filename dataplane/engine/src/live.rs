@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::{MutexGuard, PoisonError};
+use std::time::Duration;
 
 use snapshot::Port;
 
@@ -9,6 +10,8 @@ use crate::config::{Config, GuestConfig, Idle, NicConfig, SocketConfig};
 use crate::control::{Arrived, BackendError, Pair};
 use crate::cores::ranges;
 use crate::frontend::Serving;
+use crate::guest::Route;
+use crate::intended::{self, Connected};
 use crate::ports::{NoSuchGuest, PortError};
 use crate::worker::{Worker, WorkerError};
 use crate::{Changes, Datapath};
@@ -20,6 +23,15 @@ impl Datapath {
     /// If there is no such guest or port, or the port is another guest's; nothing has changed then.
     pub fn set_backend(&self, guest: &str, backend: Option<&str>) -> Result<(), BackendError> {
         self.ports.set_backend(guest, backend)
+    }
+
+    /// Replaces what takes a guest's backend's place while that has no link, and how long it must have one again.
+    ///
+    /// # Errors
+    /// If there is no such guest, or no such nic, tap or raw port; nothing has changed then.
+    pub fn set_fallback(&self, guest: &str, port: Option<&str>, hold: Duration) -> Result<(), BackendError> {
+        let _one_at_a_time = self.changes();
+        self.ports.set_fallback(guest, port, hold)
     }
 
     /// Replaces the offloads that a guest is offered, as feature bits. In force from its next frontend on: what a
@@ -166,13 +178,22 @@ impl Datapath {
 
     /// What the datapath is made of now: started so, it would be the same.
     pub fn config(&self) -> Config {
-        let (cores, idle) = {
-            let control = self.ports.control();
-            (control.cores(), control.idle())
-        };
         let guests = self.ports.guests();
-        let guests = guests.iter().map(|guest| GuestConfig {
-            backend: guest.route().wanted.clone(),
+        // Before control is locked: whoever changes a route locks the two in this order.
+        let routes: Vec<Route> = guests.iter().map(|guest| guest.route().clone()).collect();
+        let control = self.ports.control();
+        let (cores, idle) = (control.cores(), control.idle());
+        let connected = guests.iter().zip(routes).map(|(guest, route)| {
+            let name = guest.config.name.clone();
+            Connected { to: control.backend(&name).map(str::to_owned), name, route }
+        });
+        let connected: Vec<Connected> = connected.collect();
+        drop(control);
+        let backends = intended::backends(&connected);
+        let guests = guests.iter().zip(connected).zip(backends).map(|((guest, now), backend)| GuestConfig {
+            backend,
+            fallback: now.route.fallback,
+            fallback_hold: now.route.hold,
             offloads: guest.offloads(),
             ..guest.config.clone()
         });
@@ -182,7 +203,7 @@ impl Datapath {
             cores,
             idle,
             nics: self.ports.nics().iter().map(|nic| nic.config.clone()).collect(),
-            sockets: self.ports.sockets().iter().map(|socket| socket.config.clone()).collect(),
+            sockets: self.ports.sockets().iter().map(|entry| entry.by_name()).collect(),
             guests: guests.collect(),
         }
     }

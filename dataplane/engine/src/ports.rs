@@ -3,6 +3,7 @@
 mod change;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
 
 use port::nic::Nic;
 use port::socket::SocketPort;
@@ -10,9 +11,9 @@ use vhost_user::Link;
 
 use crate::config::{NicConfig, SocketConfig};
 use crate::control::{Arrived, BackendError, Control};
-use crate::guest::{Guest, Route};
+use crate::guest::Guest;
 
-pub use change::{PortError, inherited};
+pub use change::PortError;
 
 /// All ports.
 ///
@@ -40,6 +41,17 @@ pub struct NicPort {
 pub struct SocketEntry {
     pub config: SocketConfig,
     pub socket: SocketPort,
+}
+
+impl SocketEntry {
+    /// What it was configured as; descriptors that were handed over are gone, but they have their interface's name.
+    pub fn by_name(&self) -> SocketConfig {
+        let mut config = self.config.clone();
+        if config.interface.is_empty() && config.descriptors.is_empty() {
+            config.interface = self.socket.status().interface;
+        }
+        config
+    }
 }
 
 /// There is no guest of that name.
@@ -103,13 +115,45 @@ impl Ports {
         Ok(())
     }
 
+    /// Replaces what takes a guest's backend's place while that has no link, and how long it must have one again. A
+    /// guest that is on the one before returns to its backend; should that be another's by now, it stays where it is.
+    pub fn set_fallback(&self, guest: &str, port: Option<&str>, hold: Duration) -> Result<(), BackendError> {
+        let found = self.guest(guest).ok_or_else(|| BackendError::NoSuchGuest(guest.to_owned()))?;
+        if let Some(port) = port.filter(|port| self.nic(port).is_none() && self.socket(port).is_none()) {
+            return Err(BackendError::NoSuchPort(port.to_owned()));
+        }
+        let mut route = found.route();
+        let mut control = self.control();
+        let now = control.backend(guest).map(str::to_owned);
+        if now.is_some() && now == route.fallback && now.as_deref() != port && now != route.wanted {
+            let returned = control.connect(guest, route.wanted.as_deref(), Arrived::Dropped);
+            route.wanted = if returned.is_ok() { route.wanted.clone() } else { now };
+        }
+        (route.fallback, route.hold, route.up_since) = (port.map(str::to_owned), hold, None);
+        tracing::info!(guest, fallback = port.unwrap_or("none"), "fallback");
+        Ok(())
+    }
+
     fn route(&self, guest: &Guest, backend: Option<&str>, arrived: Arrived) -> Result<(), BackendError> {
         let mut route = guest.route();
-        let guest = &guest.config.name;
-        self.control().connect(guest, backend, arrived)?;
-        *route = Route { wanted: backend.map(str::to_owned), up_since: None };
-        tracing::info!(guest, backend = backend.unwrap_or("none"), "connected");
+        let name = &guest.config.name;
+        self.control().connect(name, backend, arrived)?;
+        (route.wanted, route.up_since) = (backend.map(str::to_owned), None);
+        drop(route);
+        tracing::info!(guest = name, backend = backend.unwrap_or("none"), "connected");
+        self.forget(name, backend);
         Ok(())
+    }
+
+    /// Guests that a guest with this backend has left do not want it any more.
+    fn forget(&self, guest: &str, backend: Option<&str>) {
+        for other in self.guests().iter().filter(|other| Some(other.config.name.as_str()) != backend) {
+            let mut route = other.route();
+            let left = backend.is_some() || self.control().backend(&other.config.name).is_none();
+            if left && route.wanted.as_deref() == Some(guest) {
+                route.wanted = None;
+            }
+        }
     }
 
     /// Control, locked: sessions, the API and the watch take turns.

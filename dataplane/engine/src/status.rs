@@ -15,7 +15,7 @@ use virtqueue::Glance;
 use crate::Datapath;
 use crate::config::{NicConfig, SocketKind};
 use crate::control::{Control, Owner, Pair};
-use crate::guest::Guest;
+use crate::guest::{Guest, Route};
 use crate::ports::{NicPort, Ports, SocketEntry};
 
 impl Datapath {
@@ -23,7 +23,7 @@ impl Datapath {
     pub fn status(&self) -> Status {
         // Before control is locked: whoever changes a route locks the two in this order.
         let guests = self.ports.guests();
-        let wanted: Vec<_> = guests.iter().map(|guest| guest.route().wanted.clone()).collect();
+        let routes: Vec<_> = guests.iter().map(|guest| guest.route().clone()).collect();
         let control = self.ports.control();
         let workers = control.workers().iter().map(|worker| snapshot::Worker {
             name: worker_name(worker.core),
@@ -37,9 +37,9 @@ impl Datapath {
         });
         let workers = workers.collect();
         let idle = control.idle();
-        let guests = guests.iter().zip(wanted);
+        let guests = guests.iter().zip(routes);
         let guests: Vec<Port> =
-            guests.map(|(guest, wanted)| guest_port(guest, wanted, &control, &self.ports)).collect();
+            guests.map(|(guest, route)| guest_port(guest, route, &control, &self.ports)).collect();
         let sockets = self.ports.sockets();
         let held_for_guest = |entry: &Arc<SocketEntry>| {
             control.punt_by_tap(&entry.config.name).map_or(0, Punt::held_for_guest)
@@ -152,8 +152,8 @@ pub fn socket_port(SocketEntry { config, socket }: &SocketEntry, punted: u64) ->
     Port { interface: Some(part), ..port(&config.name, kind, state, held, pairs) }
 }
 
-/// A guest as it is now, which is to be connected to `wanted`.
-pub fn guest_port(guest: &Guest, wanted: Option<String>, control: &Control, ports: &Ports) -> Port {
+/// A guest as it is now, which is meant to be connected so.
+pub fn guest_port(guest: &Guest, route: Route, control: &Control, ports: &Ports) -> Port {
     let seen = guest.seen().clone();
     let packed = vhost_user::features::is_packed(seen.frontend.features);
     let format = if packed { "packed" } else { "split" };
@@ -182,8 +182,8 @@ pub fn guest_port(guest: &Guest, wanted: Option<String>, control: &Control, port
     let pairs = guest.counters.iter().map(|counters| &**counters.pair);
     let part = snapshot::Guest {
         backend: backend.to_owned(),
-        backend_wanted: wanted.unwrap_or_else(|| NONE.to_owned()),
-        fallback: guest.config.fallback.clone(),
+        backend_wanted: route.wanted.unwrap_or_else(|| NONE.to_owned()),
+        fallback: route.fallback,
         socket: guest.config.socket.display().to_string(),
         connected: seen.frontend.connected,
         connections: seen.connections,

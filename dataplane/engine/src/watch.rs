@@ -65,14 +65,14 @@ fn look_at_socket(entry: &SocketEntry) {
 fn reroute(ports: &Ports, guest: &Guest) {
     let name = &guest.config.name;
     let mut route = guest.route();
-    let (Some(fallback), Some(wanted)) = (&guest.config.fallback, route.wanted.clone()) else { return };
+    let (Some(fallback), Some(wanted)) = (&route.fallback.clone(), route.wanted.clone()) else { return };
     if wanted == *fallback {
         return;
     }
     let fallen_back = ports.control().backend(name) == Some(fallback);
     let up = ports.link_up(&wanted);
     route.up_since = up.then(|| route.up_since.unwrap_or_else(Instant::now));
-    let held_long_enough = route.up_since.is_some_and(|since| since.elapsed() >= guest.config.fallback_hold);
+    let held_long_enough = route.up_since.is_some_and(|since| since.elapsed() >= route.hold);
     let to = match fallen_back {
         false if !up && ports.link_up(fallback) => fallback,
         true if held_long_enough => &wanted,

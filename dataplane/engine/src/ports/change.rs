@@ -15,7 +15,7 @@ use vhost_user::{Listener, SocketError};
 use super::{Entries, NicPort, Ports, SocketEntry};
 use crate::config::{GuestConfig, NicConfig, SocketConfig};
 use crate::control::{Arrived, BackendError};
-use crate::guest::Guest;
+use crate::guest::{Guest, Route};
 use crate::status;
 
 /// Time between two looks at whether somebody still looks at a port that is removed.
@@ -118,9 +118,11 @@ impl Ports {
         Ok(())
     }
 
-    /// Opens, or creates, the interface of a tap or raw socket; `fds`, if there are any, are open already.
+    /// Opens, or creates, the interface of a tap or raw socket; `fds`, if there are any, are open already, and so are the
+    /// descriptors that it is configured with.
     pub fn add_socket(&self, config: SocketConfig, fds: Vec<OwnedFd>) -> Result<(), PortError> {
         self.check_free(&config.name)?;
+        let fds = if fds.is_empty() { inherited(&config)? } else { fds };
         let source = if fds.is_empty() { Source::Name(config.interface.clone()) } else { Source::Open(fds) };
         let (socket, pairs) = SocketPort::open(&SocketOptions {
             name: config.name.clone(),
@@ -186,7 +188,7 @@ impl Ports {
             if guest.route().wanted.as_deref() == Some(name) {
                 return in_use(&config.name, "backend");
             }
-            if config.fallback.as_deref() == Some(name) {
+            if guest.route().fallback.as_deref() == Some(name) {
                 return in_use(&config.name, "fallback");
             }
             if config.punt.as_ref().is_some_and(|punt| punt.port == name) {
@@ -206,7 +208,7 @@ impl Ports {
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .retain(|other| !Arc::ptr_eq(other, &guest));
-        status::guest_port(&guest, None, &self.control(), self)
+        status::guest_port(&guest, Route::default(), &self.control(), self)
     }
 
     /// Closes a NIC, tap or raw socket that no guest needs; a tap that was created for it goes. What it has counted at
@@ -254,7 +256,7 @@ fn alone<T>(mut entry: Arc<T>) -> T {
 }
 
 /// The descriptors that a socket port was given by number: duplicates.
-pub fn inherited(config: &SocketConfig) -> Result<Vec<OwnedFd>, PortError> {
+fn inherited(config: &SocketConfig) -> Result<Vec<OwnedFd>, PortError> {
     if config.descriptors.is_empty() {
         return Ok(Vec::new());
     }
