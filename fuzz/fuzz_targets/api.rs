@@ -12,8 +12,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
-use ringwired::api::{self, BackendError, GuestConfig, NicConfig, NoSuchGuest, Pair, PortError, SocketConfig, Source, WorkerError};
-use ringwired::config::ApiConfig;
+use ringwired::api::{
+    self, BackendError, EnvFilter, GuestConfig, LogFilter, NicConfig, NoSuchGuest, Operator, Pair, PortError,
+    SocketConfig, Source, WorkerError,
+};
+use ringwired::config::{ApiConfig, Config};
+use ringwired::reload::{Change, DatapathConfig, Reloader, Running};
 use ringwired::socket::ApiSocket;
 use snapshot::{ErrorBody, Frontend, Guest, Idle, Nic, Port, PortKind, Queue, RingState, Status, Worker};
 use tempfile::TempDir;
@@ -62,7 +66,14 @@ impl Server {
             .expect("a runtime");
         let config = ApiConfig { socket: directory.path().join("api.sock"), ..ApiConfig::default() };
         let socket = runtime.block_on(ApiSocket::bind(&config)).expect("a socket");
-        runtime.spawn(async move { api::serve(&socket, Arc::new(MadeUp)).await });
+        let file = directory.path().join("rw.toml");
+        std::fs::write(&file, FILE).expect("a configuration");
+        let (layer, log) = LogFilter::new(EnvFilter::new("off"));
+        // For as long as the process runs, as in ringwired.
+        std::mem::forget(layer);
+        let reloader = Reloader::new(file, vec![1], ApiConfig::default(), Arc::new(MadeUp));
+        let operator = Arc::new(Operator { reloader, log });
+        runtime.spawn(async move { api::serve(&socket, Arc::new(MadeUp), operator).await });
         Server { runtime, directory }
     }
 
@@ -142,6 +153,19 @@ impl Source for MadeUp {
     }
 }
 
+/// What runs, and what its file says.
+const FILE: &str = "datapath.cores = [1]\n[[guest]]\nname = \"vm1\"\nsocket = \"/vm1\"\n";
+
+impl Running for MadeUp {
+    fn config(&self) -> DatapathConfig {
+        Config::parse("rw.toml", FILE, &[1]).expect("a configuration").datapath
+    }
+
+    fn change(&self, change: &Change) -> Result<(), String> {
+        panic!("there is nothing to change: {change}");
+    }
+}
+
 fn check(answer: &[u8], half_closed: bool) {
     let text = String::from_utf8_lossy(answer);
     let Some((head, body)) = text.split_once("\r\n\r\n") else {
@@ -153,7 +177,8 @@ fn check(answer: &[u8], half_closed: bool) {
     let head = head.to_ascii_lowercase();
     let json = head.contains("content-type: application/json");
     if code == 200 && !body.is_empty() {
-        assert!(json || body.starts_with("# HELP"), "{text}");
+        let toml = head.contains("content-type: text/toml");
+        assert!(json || toml || body.starts_with("# HELP"), "{text}");
     }
     if json && !body.is_empty() && !half_closed && !head.contains("transfer-encoding") {
         if code >= 400 {

@@ -367,6 +367,32 @@ pub struct NewPort {
     pub group: Option<u32>,
 }
 
+/// Body of `POST /v1/reload`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Reload {
+    /// Whether only to say what would change.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// What a reload has changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Reloaded {
+    /// Whether it only says what would change.
+    pub dry_run: bool,
+    /// One line a change; none if what runs is what the file says.
+    pub changes: Vec<String>,
+}
+
+/// Body of `PUT /v1/log`, and what `GET /v1/log` answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    /// A level (`off`, `error`, `warn`, `info`, `debug`, `trace`), or levels by target: `info,engine=debug`.
+    pub level: String,
+}
+
 /// Body of every refused request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ErrorBody {

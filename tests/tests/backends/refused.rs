@@ -157,7 +157,6 @@ fn a_wrong_configuration_of_backends_is_one_line() {
         (guest("vm1", "backend = \"tap1\""), "backend"),
         (guest("vm1", "backend = \"vm1\""), "backend"),
         (guest("vm1", "backend = \"tap0\"") + &guest("vm2", "backend = \"tap0\""), "backend"),
-        (guest("vm1", "backend = \"tap0\"\nfallback = \"tap0\""), "fallback"),
         (guest("vm1", "backend = \"tap0\"\nfallback = \"tap1\""), "fallback"),
         (guest("vm1", "backend = \"tap0\"\nfallback = \"raw0\"\nfallback_hold = -1"), "fallback_hold"),
     ];

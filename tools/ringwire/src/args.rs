@@ -56,6 +56,26 @@ pub enum Command {
         #[command(flatten)]
         output: Output,
     },
+    /// The configuration that runs.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Make what runs what ringwired's configuration file says now: all of it, or nothing.
+    ///
+    /// Prints one line a change. Exit status: 1 the file is wrong, or a change is not possible; nothing has changed then.
+    Reload {
+        /// Only say what would change.
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// What ringwired logs; with a filter, what it is to log from now on.
+    Log {
+        /// A level (off, error, warn, info, debug, trace), or levels by target: "info,engine=debug".
+        filter: Option<String>,
+        #[command(flatten)]
+        output: Output,
+    },
     /// Why does this port carry traffic, or not: each precondition, the one that fails, and what to do about it.
     ///
     /// Exit status: 0 it carries or can carry traffic; 1 a precondition fails; 3 ringwired cannot be reached.
@@ -146,6 +166,13 @@ pub struct NewSocket {
     pub queues: Option<u16>,
     #[command(flatten)]
     pub output: Output,
+}
+
+/// The commands about the configuration.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Print the file that would bring back what runs now, with every change made since the start.
+    Dump(Output),
 }
 
 /// The commands about backends.

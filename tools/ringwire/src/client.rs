@@ -44,14 +44,22 @@ impl ClientError {
     }
 }
 
+/// What the body of an answer may be.
+const JSON: &str = "application/json";
+
 /// The body of the answer to `GET path`.
 pub fn get(socket: &Path, path: &str) -> Result<String, ClientError> {
-    request(socket, Method::GET, path, Bytes::new(), Vec::new())
+    get_as(socket, path, JSON)
+}
+
+/// Likewise, as another type.
+pub fn get_as(socket: &Path, path: &str, accept: &str) -> Result<String, ClientError> {
+    request(socket, Method::GET, path, accept, Bytes::new(), Vec::new())
 }
 
 /// The body of the answer to `DELETE path`.
 pub fn delete(socket: &Path, path: &str) -> Result<String, ClientError> {
-    request(socket, Method::DELETE, path, Bytes::new(), Vec::new())
+    request(socket, Method::DELETE, path, JSON, Bytes::new(), Vec::new())
 }
 
 /// The body of the answer to `PUT path` with `body` as JSON; `fds` go along.
@@ -61,25 +69,41 @@ pub fn put(
     body: &impl Serialize,
     fds: Vec<OwnedFd>,
 ) -> Result<String, ClientError> {
-    let body = serde_json::to_vec(body).map_err(|error| ClientError::Refused(error.to_string()))?;
-    request(socket, Method::PUT, path, body.into(), fds)
+    request(socket, Method::PUT, path, JSON, encoded(body)?, fds)
+}
+
+/// The body of the answer to `POST path` with `body` as JSON.
+pub fn post(socket: &Path, path: &str, body: &impl Serialize) -> Result<String, ClientError> {
+    request(socket, Method::POST, path, JSON, encoded(body)?, Vec::new())
+}
+
+fn encoded(body: &impl Serialize) -> Result<Bytes, ClientError> {
+    serde_json::to_vec(body).map(Bytes::from).map_err(|error| ClientError::Refused(error.to_string()))
 }
 
 fn request(
     socket: &Path,
     method: Method,
     path: &str,
+    accept: &str,
     body: Bytes,
     fds: Vec<OwnedFd>,
 ) -> Result<String, ClientError> {
     let asked = format!("{method} {path}");
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header(header::HOST, "ringwire")
+        .header(header::CONTENT_TYPE, JSON)
+        .header(header::ACCEPT, accept)
+        .body(Full::new(body))
+        .map_err(|error| ClientError::Refused(error.to_string()))?;
     let unreachable = |problem| ClientError::Unreachable { socket: socket.to_owned(), problem };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| unreachable(format!("no event loop: {error}")))?;
-    let answer = runtime
-        .block_on(async { tokio::time::timeout(TIME, exchange(socket, method, path, body, fds)).await });
+    let answer = runtime.block_on(async { tokio::time::timeout(TIME, exchange(socket, request, fds)).await });
     let (code, body) = answer
         .unwrap_or_else(|_| Err(format!("it took the connection but did not answer within {TIME:?}")))
         .map_err(unreachable)?;
@@ -94,9 +118,7 @@ fn request(
 
 async fn exchange(
     socket: &Path,
-    method: Method,
-    path: &str,
-    body: Bytes,
+    request: Request<Full<Bytes>>,
     fds: Vec<OwnedFd>,
 ) -> Result<(hyper::StatusCode, String), String> {
     let not_http = |error: hyper::Error| format!("what answers there is not ringwired: {error}");
@@ -107,13 +129,6 @@ async fn exchange(
             .map_err(not_http)?;
     // Its errors come out of the request as well.
     tokio::spawn(connection);
-    let request = Request::builder()
-        .method(method)
-        .uri(path)
-        .header(header::HOST, "ringwire")
-        .header(header::CONTENT_TYPE, "application/json")
-        .body(Full::new(body))
-        .map_err(|error| error.to_string())?;
     let answer = sender.send_request(request).await.map_err(not_http)?;
     let code = answer.status();
     let body = Limited::new(answer.into_body(), ANSWER_BYTES).collect().await;

@@ -2,6 +2,7 @@
 
 mod args;
 mod client;
+mod configuration;
 mod descriptors;
 mod doctor;
 mod explain;
@@ -22,7 +23,9 @@ use clap_complete::Shell;
 use serde::de::DeserializeOwned;
 use snapshot::{Backend, NewPort, Offered, Offloads, Port, PortKind};
 
-use args::{AddCommand, BackendCommand, Cli, Command, GuestCommand, NewSocket, Output, PortCommand};
+use args::{
+    AddCommand, BackendCommand, Cli, Command, ConfigCommand, GuestCommand, NewSocket, Output, PortCommand,
+};
 use client::{ClientError, path_element};
 
 fn main() -> ExitCode {
@@ -78,6 +81,9 @@ fn run(api: &Path, command: &Command) -> Result<(String, u8), ClientError> {
             let answer = client::put(api, &path, &Offloads { offloads: offered(offloads) }, Vec::new())?;
             view_answer(api, answer, output, views::offloads)
         }
+        Command::Config(ConfigCommand::Dump(output)) => configuration::dump(api, output),
+        Command::Reload { dry_run, output } => configuration::reload(api, *dry_run, output),
+        Command::Log { filter, output } => configuration::log(api, filter.as_deref(), output),
         Command::Stats { name: None, output } => {
             show(api, "/v1/ports", output, |ports: &Vec<Port>| views::stats(ports))
         }

@@ -65,6 +65,42 @@ fn stats_are_of_all_ports_or_of_one() {
 }
 
 #[test]
+fn a_reload_prints_a_line_a_change() {
+    let server = Server::start();
+    let nothing = "nothing to change: what runs is what the file says\n";
+    assert_eq!(shown(&server, &["reload"]), nothing);
+    std::fs::write(server.file(), common::FILE.to_owned() + "backend = \"tap0\"\n").unwrap();
+    let change = "guest vm1: backend none -> tap0\n";
+    assert_eq!(shown(&server, &["reload", "--dry-run"]), change);
+    assert_eq!(shown(&server, &["reload"]), change);
+    assert_eq!(shown(&server, &["reload"]), nothing);
+    assert!(shown(&server, &["reload", "--json"]).contains("\"changes\": []"));
+    std::fs::write(server.file(), "[[guest]]\n").unwrap();
+    let (status, problem) = refused(&server.socket(), &["reload"]);
+    assert!(status == 1 && problem.contains("rw.toml:1: datapath.cores: missing"), "{problem}");
+}
+
+#[test]
+fn the_configuration_is_dumped_as_toml_or_json() {
+    let server = Server::start();
+    let text = shown(&server, &["config", "dump"]);
+    assert!(text.starts_with("[api]\n") && text.contains("\n[[guest]]\nname = \"vm1\"\n"), "{text}");
+    let json: serde_json::Value =
+        serde_json::from_str(&shown(&server, &["config", "dump", "--json"])).unwrap();
+    assert_eq!(json["guest"][0]["name"], "vm1");
+}
+
+#[test]
+fn the_log_is_shown_and_set() {
+    let server = Server::start();
+    assert_eq!(shown(&server, &["log"]), "info\n");
+    assert_eq!(shown(&server, &["log", "debug"]), "debug\n");
+    assert_eq!(shown(&server, &["log"]), "debug\n");
+    let (status, problem) = refused(&server.socket(), &["log", "debgu"]);
+    assert!(status == 1 && problem.contains("\"debgu\" is no level"), "{problem}");
+}
+
+#[test]
 fn json_is_the_answer_as_it_came() {
     let server = Server::start();
     let mut status = serde_json::from_str(&shown(&server, &["status", "--json"])).unwrap();

@@ -1,4 +1,4 @@
-//! The parts of the daemon: what it reads ([`config`]) and what it serves ([`api`]).
+//! The parts of the daemon: what it reads ([`config`], [`reload`]) and what it serves ([`api`]).
 
 pub mod api;
 pub mod args;
@@ -7,5 +7,6 @@ pub mod descriptors;
 pub mod log;
 pub mod metrics;
 pub mod rates;
+pub mod reload;
 pub mod socket;
 pub mod systemd;

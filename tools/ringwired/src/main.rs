@@ -2,6 +2,7 @@
 
 mod signals;
 
+use std::convert::Infallible;
 use std::io;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -9,17 +10,18 @@ use std::time::Duration;
 
 use clap::Parser;
 use engine::{Datapath, StartError};
-use ringwired::api;
+use ringwired::api::{self, LogFilter, Operator};
 use ringwired::args::{Args, Level};
 use ringwired::config::{self, Config, ConfigError};
 use ringwired::log;
+use ringwired::reload::Reloader;
 use ringwired::socket::{ApiSocket, SocketError};
 use ringwired::systemd;
 use snapshot::{Port, Status};
 use tokio::runtime::Runtime;
 use tracing_subscriber::EnvFilter;
 
-use signals::Signals;
+use signals::{Hangup, Stop};
 
 /// Threads for looks at the datapath: the sampler's and some clients'.
 const STATUS_THREADS: usize = 4;
@@ -55,7 +57,8 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<(), Failure> {
-    let config = Config::load(&args.config, &config::allowed_cores())?;
+    let cores = config::allowed_cores();
+    let config = Config::load(&args.config, &cores)?;
     if args.check {
         let file = args.config.display();
         let engine::config::Config { cores, nics, sockets, guests, .. } = &config.datapath;
@@ -65,20 +68,26 @@ fn run(args: &Args) -> Result<(), Failure> {
         );
         return Ok(());
     }
-    let _log = log::init(log_filter(args.log), args.log_format)?;
+    let (filter, log_filter) = LogFilter::new(log_filter(args.log));
+    let _log = log::init(filter, args.log_format)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(STATUS_THREADS)
         .build()?;
     // The API's socket comes first: it is what tells that the same daemon is running already.
     let (signals, socket) = runtime.block_on(async {
-        let signals = Signals::install()?;
+        let signals = signals::install()?;
         Ok::<_, Failure>((signals, ApiSocket::bind(&config.api).await?))
     })?;
     let datapath = Arc::new(Datapath::start(config.datapath)?);
-    let signal = serve(&runtime, socket, signals, datapath.clone());
+    let reloader = Reloader::new(args.config.clone(), cores, config.api, datapath.clone());
+    let operator = Arc::new(Operator { reloader, log: log_filter });
+    let signal = serve(&runtime, socket, signals, datapath.clone(), operator.clone());
     tracing::info!("{signal}: stopping");
     systemd::stopping();
+    // No reload is left half done.
+    operator.reloader.stop();
+    drop(operator);
     runtime.shutdown_timeout(API_STOP_TIME);
     stop(Arc::into_inner(datapath).ok_or(Failure::Hangs)?);
     Ok(())
@@ -88,18 +97,30 @@ fn run(args: &Args) -> Result<(), Failure> {
 fn serve(
     runtime: &Runtime,
     socket: ApiSocket,
-    mut signals: Signals,
+    (mut stop, hangup): (Stop, Hangup),
     datapath: Arc<Datapath>,
+    operator: Arc<Operator>,
 ) -> &'static str {
     runtime.block_on(async {
         tracing::info!("ready, control API on {}", socket.path().display());
         systemd::ready(socket.path());
         tokio::select! {
-            never = api::serve(&socket, datapath.clone()) => match never {},
+            never = api::serve(&socket, datapath.clone(), operator.clone()) => match never {},
+            never = reload_when_asked(hangup, operator.clone()) => match never {},
             never = systemd::watch(datapath, socket.path()) => match never {},
-            signal = signals.stop() => signal,
+            signal = stop.next() => signal,
         }
     })
+}
+
+async fn reload_when_asked(mut hangup: Hangup, operator: Arc<Operator>) -> Infallible {
+    loop {
+        hangup.next().await;
+        tracing::info!("SIGHUP: reloading");
+        let operator = operator.clone();
+        // It has logged what came of it.
+        let _ = tokio::task::spawn_blocking(move || operator.reloader.reload(false)).await;
+    }
 }
 
 /// Gives the rings back, and says what went where.

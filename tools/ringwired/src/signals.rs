@@ -4,34 +4,36 @@ use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// From its making on, these signals no longer kill the process but wait to be answered.
-pub struct Signals {
+/// Asks to stop.
+pub struct Stop {
     terminate: Signal,
     interrupt: Signal,
-    hangup: Signal,
 }
 
-impl Signals {
-    /// Must be called within a tokio runtime.
-    pub fn install() -> io::Result<Signals> {
-        Ok(Signals {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
-        })
-    }
+/// Asks to read the configuration again.
+pub struct Hangup(Signal);
 
-    /// Waits for a signal to stop, and gives its name.
-    pub async fn stop(&mut self) -> &'static str {
-        loop {
-            tokio::select! {
-                _ = self.terminate.recv() => return "SIGTERM",
-                _ = self.interrupt.recv() => return "SIGINT",
-                _ = self.hangup.recv() => tracing::warn!(
-                    "SIGHUP: reloading is not supported in this version, the configuration is unchanged; \
-                     restart ringwired to apply a new one"
-                ),
-            }
+/// From now on, these signals no longer kill the process but wait to be answered. Must be called within a tokio
+/// runtime.
+pub fn install() -> io::Result<(Stop, Hangup)> {
+    let terminate = signal(SignalKind::terminate())?;
+    let interrupt = signal(SignalKind::interrupt())?;
+    Ok((Stop { terminate, interrupt }, Hangup(signal(SignalKind::hangup())?)))
+}
+
+impl Stop {
+    /// Waits for a signal, and gives its name.
+    pub async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
         }
+    }
+}
+
+impl Hangup {
+    /// Waits for the next one; any number that come in between are one.
+    pub async fn next(&mut self) {
+        self.0.recv().await;
     }
 }

@@ -209,8 +209,10 @@ fn it_runs_until_a_signal_and_leaves_nothing() {
         assert_eq!(names, ["wire0", "vm1"]);
         assert!(UnixStream::connect(bench.path("vm1.sock")).is_ok(), "ready means that it listens");
         daemon.signal(Signal::SIGHUP);
-        let line = daemon.logged("SIGHUP");
-        assert!(line.contains("WARN") && line.contains("reloading is not supported"), "{line}");
+        let began = daemon.notification().unwrap();
+        assert!(began.starts_with("RELOADING=1\nMONOTONIC_USEC="), "{began}");
+        daemon.logged("nothing has changed: rw.toml is what runs");
+        assert_eq!(daemon.notification().as_deref(), Some("READY=1"));
         assert_eq!(status(&socket).pid, daemon.child.id(), "SIGHUP is survived");
         daemon.signal(signal);
         let stopping = "STOPPING=1\nSTATUS=giving the rings back";

@@ -26,7 +26,7 @@ pub async fn set_backend(
         let backend = Some(wanted.backend.as_str()).filter(|backend| *backend != "none");
         source.set_backend(&guest, backend)
     };
-    api.ask(set).await?.map_err(|error| Refusal(code(&error), error.to_string()))?;
+    api.change(set).await?.map_err(|error| Refusal(code(&error), error.to_string()))?;
     port(State(api), Ok(Path(name))).await
 }
 
@@ -42,7 +42,7 @@ pub async fn set_offloads(
         .map_err(|problem| Refusal(StatusCode::UNPROCESSABLE_ENTITY, problem))?;
     let guest = name.clone();
     let set = move |source: &dyn Source| source.set_offloads(&guest, bits);
-    api.ask(set).await?.map_err(|error| Refusal(StatusCode::NOT_FOUND, error.to_string()))?;
+    api.change(set).await?.map_err(|error| Refusal(StatusCode::NOT_FOUND, error.to_string()))?;
     port(State(api), Ok(Path(name))).await
 }
 

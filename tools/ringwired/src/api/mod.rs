@@ -6,7 +6,9 @@
 
 mod answer;
 mod bodies;
+mod config;
 mod guests;
+mod log;
 mod openapi;
 mod peer;
 mod ports;
@@ -32,9 +34,11 @@ use snapshot::{Idle, Port, Status};
 
 use crate::metrics;
 use crate::rates::Sampler;
+use crate::reload::Reloader;
 use crate::socket::ApiSocket;
 
 use answer::{Refusal, json};
+pub use log::{EnvFilter, LogFilter};
 pub use openapi::description;
 pub use server::{BODY_BYTES, CONNECTION_TIME, HEADER_BYTES, HEADER_TIME, MAX_CONNECTIONS};
 
@@ -127,15 +131,24 @@ impl Source for Datapath {
     }
 }
 
+/// What the API does beside the datapath.
+pub struct Operator {
+    /// The configuration, and how it changes.
+    pub reloader: Reloader,
+    /// What is logged.
+    pub log: LogFilter,
+}
+
 #[derive(Clone)]
 struct Api {
     source: Arc<dyn Source>,
+    operator: Arc<Operator>,
     sampler: Arc<Mutex<Sampler>>,
 }
 
 /// Serves `source` on `socket` until the future is dropped.
-pub async fn serve(socket: &ApiSocket, source: Arc<dyn Source>) -> Infallible {
-    let api = Api { source, sampler: Arc::default() };
+pub async fn serve(socket: &ApiSocket, source: Arc<dyn Source>, operator: Arc<Operator>) -> Infallible {
+    let api = Api { source, operator, sampler: Arc::default() };
     let (never, _) = tokio::join!(sample(api.clone()), server::accept(socket, router(api)));
     never
 }
@@ -190,12 +203,17 @@ impl Api {
         self.within(STATUS_TIME, question).await
     }
 
-    /// The same, where a device may have to be started or stopped.
+    /// The same, where something changes, and a device may have to be started or stopped. A reload has what runs for
+    /// itself.
     async fn change<T: Send + 'static>(
         &self,
-        question: impl FnOnce(&dyn Source) -> T + Send + 'static,
+        change: impl FnOnce(&dyn Source) -> T + Send + 'static,
     ) -> Result<T, Refusal> {
-        self.within(CHANGE_TIME, question).await
+        let operator = self.operator.clone();
+        let changed =
+            self.within(CHANGE_TIME, move |source| operator.reloader.between(|| change(source))).await?;
+        let busy = || Refusal(StatusCode::SERVICE_UNAVAILABLE, "a reload is under way: try again".to_owned());
+        changed.ok_or_else(busy)
     }
 
     async fn within<T: Send + 'static>(

@@ -4,11 +4,11 @@ use axum::handler::Handler;
 use axum::http::{Method, StatusCode, Uri};
 use axum::routing::{MethodFilter, MethodRouter, on};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
-use snapshot::{Assign, Assigned, Backend, IdleMode, Offloads, Port, Status, Worker};
+use snapshot::{Assign, Assigned, Backend, IdleMode, Log, Offloads, Port, Reload, Reloaded, Status, Worker};
 
 use super::answer::Refusal;
 use super::bodies::NewPort;
-use super::{Api, guests, openapi, ports, prometheus, status, workers};
+use super::{Api, config, guests, log, openapi, ports, prometheus, status, workers};
 use crate::metrics;
 
 /// Every path, in the order in which it is described.
@@ -93,6 +93,34 @@ pub fn routes() -> Vec<Route> {
             ],
         ),
         route(
+            "/v1/config",
+            vec![
+                get(config::show, "The file that would bring back what runs now.").answers_text(config::TOML),
+            ],
+        ),
+        route(
+            "/v1/reload",
+            vec![
+                post(
+                    config::reload,
+                    "Makes what runs what the configuration file says now; answers with what changed.",
+                )
+                .takes::<Reload>(r#"{"dry_run": true}"#)
+                .answers::<Reloaded>(200)
+                .refuses(&[409, 422]),
+            ],
+        ),
+        route(
+            "/v1/log",
+            vec![
+                get(log::show, "What is logged.").answers::<Log>(200),
+                put(log::set, "Chooses what is logged; answers with it.")
+                    .takes::<Log>(r#"{"level": "info"}"#)
+                    .answers::<Log>(200)
+                    .refuses(&[422]),
+            ],
+        ),
+        route(
             "/v1/openapi.json",
             vec![get(openapi::serve, "This description.").answers::<openapi::Document>(200)],
         ),
@@ -113,7 +141,7 @@ pub struct Route {
 
 /// A method of a path: who serves it, and what it takes and answers.
 pub struct Operation {
-    /// GET, PUT or DELETE.
+    /// GET, PUT, POST or DELETE.
     pub method: Method,
     handler: MethodRouter<Api>,
     /// What it does, in one line.
@@ -174,6 +202,10 @@ fn get<T: 'static>(handler: impl Handler<T, Api>, summary: &'static str) -> Oper
 
 fn put<T: 'static>(handler: impl Handler<T, Api>, summary: &'static str) -> Operation {
     Operation::new(Method::PUT, on(MethodFilter::PUT, handler), summary)
+}
+
+fn post<T: 'static>(handler: impl Handler<T, Api>, summary: &'static str) -> Operation {
+    Operation::new(Method::POST, on(MethodFilter::POST, handler), summary)
 }
 
 fn delete<T: 'static>(handler: impl Handler<T, Api>, summary: &'static str) -> Operation {

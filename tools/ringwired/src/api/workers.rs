@@ -53,7 +53,7 @@ pub async fn assign(
     let Path((guest, pair)) = path.map_err(|error| Refusal(error.status(), error.body_text()))?;
     let pair = parse::<u16>(&pair, "queue pair")?;
     let Assign { core } = content(body, "{\"core\": N}")?;
-    let moved = api.ask(move |source| source.assign(&guest, pair, core)).await?.map_err(refuse)?;
+    let moved = api.change(move |source| source.assign(&guest, pair, core)).await?.map_err(refuse)?;
     Ok(json(&Assigned { core, moved: moved.iter().map(ToString::to_string).collect() }))
 }
 
@@ -68,7 +68,7 @@ pub async fn set_idle(
 ) -> Result<Response, Refusal> {
     let shape = "{\"idle\": \"poll\"|\"adaptive\"}";
     let IdleMode { idle } = content(body, shape)?;
-    let set = api.ask(move |source| source.set_idle(idle)).await?;
+    let set = api.change(move |source| source.set_idle(idle)).await?;
     set.map_err(|error| Refusal(StatusCode::SERVICE_UNAVAILABLE, format!("no worker can sleep: {error}")))?;
     self::idle(State(api)).await
 }

@@ -5,6 +5,7 @@
 //! knows the line of an error, but neither the path of its key nor what would have been allowed.
 
 mod document;
+pub mod file;
 pub(crate) mod request;
 pub(crate) mod sections;
 pub(crate) mod shapes;
@@ -87,6 +88,23 @@ impl Config {
     /// Validates `text`, the content of a file called `name`.
     pub fn parse(name: &str, text: &str, allowed_cores: &[usize]) -> Result<Config, ConfigError> {
         sections::read(&Document::new(name, text), allowed_cores)
+    }
+
+    /// The same with everything in one order, and of two connected guests each naming the other: configurations of which
+    /// the same comes are equal then.
+    pub fn canonical(mut self) -> Config {
+        let engine::config::Config { cores, nics, sockets, guests, .. } = &mut self.datapath;
+        cores.sort_unstable();
+        nics.sort_by(|a, b| a.name.cmp(&b.name));
+        sockets.sort_by(|a, b| a.name.cmp(&b.name));
+        guests.sort_by(|a, b| a.name.cmp(&b.name));
+        let named: Vec<(String, String)> =
+            guests.iter().filter_map(|guest| Some((guest.backend.clone()?, guest.name.clone()))).collect();
+        for guest in guests.iter_mut().filter(|guest| guest.backend.is_none()) {
+            let by = named.iter().find(|(backend, _)| *backend == guest.name);
+            guest.backend = by.map(|(_, by)| by.clone());
+        }
+        self
     }
 }
 

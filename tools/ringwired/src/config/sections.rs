@@ -294,8 +294,7 @@ pub(super) fn guest(
         None => None,
         Some(value) => backend(&value, &name, names, claims)?,
     };
-    let fallback =
-        table.get("fallback").map(|value| fallback(&value, names, backend.as_deref())).transpose()?;
+    let fallback = table.get("fallback").map(|value| fallback(&value, names)).transpose()?;
     let hold = table.get("fallback_hold").map(|value| value.integer(FALLBACK_HOLD)).transpose()?;
     Ok(GuestConfig {
         name,
@@ -405,7 +404,8 @@ fn backend(
     Ok(Some(name.to_owned()))
 }
 
-fn fallback(value: &Value<'_>, names: &Names<'_>, backend: Option<&str>) -> Result<String, ConfigError> {
+/// The port that takes the backend's place. It may be the backend itself: `ringwire backend set` can make it so.
+fn fallback(value: &Value<'_>, names: &Names<'_>) -> Result<String, ConfigError> {
     let name = value.string("the name of a port")?;
     let known = names.ports.iter().map(String::as_str);
     if !known.clone().any(|port| port == name) {
@@ -413,10 +413,7 @@ fn fallback(value: &Value<'_>, names: &Names<'_>, backend: Option<&str>) -> Resu
             value.error(format!("no nic, tap or raw port has the name {name:?}{}", suggest(name, known)))
         );
     }
-    match backend == Some(name) {
-        true => Err(value.error("is the backend itself")),
-        false => Ok(name.to_owned()),
-    }
+    Ok(name.to_owned())
 }
 
 /// Two guests that are connected have each other as backend, or one of them names none.

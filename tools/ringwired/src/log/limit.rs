@@ -20,6 +20,8 @@ pub const MOST_LINES: u32 = 10;
 pub const WINDOW: Duration = Duration::from_secs(10);
 /// Target of the lines about lines, which always pass.
 pub const TARGET: &str = "ringwired::log";
+/// Target of what a reload has changed: somebody asked for it, once.
+const RELOAD: &str = "ringwired::reload";
 /// Causes known at a time; beyond that, all that a place in the code says is one.
 const MOST_CAUSES: usize = 1024;
 
@@ -137,7 +139,7 @@ impl<S: Subscriber> Filter<S> for Passing {
     fn event_enabled(&self, event: &Event<'_>, _: &Context<'_, S>) -> bool {
         let metadata = event.metadata();
         // The verbose levels are the greater ones.
-        if *metadata.level() > Level::INFO || metadata.target() == TARGET {
+        if *metadata.level() > Level::INFO || [TARGET, RELOAD].contains(&metadata.target()) {
             return true;
         }
         let mut line = Line::default();

@@ -1,5 +1,6 @@
 //! The real API on a real socket, over a made-up datapath. Also used by ringwire's tests.
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -8,10 +9,11 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use ringwired::api::{
-    self, BackendError, GuestConfig, NicConfig, NoSuchGuest, Pair, PortError, SocketConfig, Source,
-    WorkerError,
+    self, BackendError, EnvFilter, GuestConfig, LogFilter, NicConfig, NoSuchGuest, Operator, Pair, PortError,
+    SocketConfig, Source, WorkerError,
 };
-use ringwired::config::ApiConfig;
+use ringwired::config::{ApiConfig, Config};
+use ringwired::reload::{Change, DatapathConfig, Reloader, Running};
 use ringwired::socket::ApiSocket;
 use snapshot::{Idle, Port, Status};
 use tempfile::TempDir;
@@ -147,9 +149,43 @@ impl<L: Fn() -> Status + Send + Sync + 'static> Source for MadeUp<L> {
     }
 }
 
+/// What runs according to its own configuration, in which only backends change.
+struct MadeUpConfig(Mutex<DatapathConfig>);
+
+impl Running for MadeUpConfig {
+    fn config(&self) -> DatapathConfig {
+        self.0.lock().unwrap().clone()
+    }
+
+    fn change(&self, change: &Change) -> Result<(), String> {
+        let Change::Backend { guest, to, .. } = change else { return Err("only backends change".to_owned()) };
+        let mut config = self.0.lock().unwrap();
+        let guest = config.guests.iter_mut().find(|found| found.name == *guest).unwrap();
+        guest.backend.clone_from(to);
+        Ok(())
+    }
+}
+
+/// The cores that the made-up host has.
+pub const CORES: [usize; 2] = [1, 2];
+/// The file that the made-up datapath was started with.
+pub const FILE: &str = "datapath.cores = [1]\n[[tap]]\nname = \"tap0\"\ninterface = \"rw-tap0\"\n\
+                        [[guest]]\nname = \"vm1\"\nsocket = \"/vm1\"\n";
+
+/// [`FILE`] runs, and was read from `file`. The second is to be kept as long as the first.
+fn operator(file: PathBuf) -> (Arc<Operator>, Box<dyn Any + Send>) {
+    let config = Config::parse("rw.toml", FILE, &CORES).unwrap();
+    std::fs::write(&file, FILE).unwrap();
+    let (layer, log) = LogFilter::new(EnvFilter::new("info"));
+    let running = Arc::new(MadeUpConfig(Mutex::new(config.datapath)));
+    let reloader = Reloader::new(file, CORES.to_vec(), config.api, running);
+    (Arc::new(Operator { reloader, log }), Box::new(layer))
+}
+
 /// An API server on its own thread, stopped when dropped.
 pub struct Server {
     directory: TempDir,
+    _log: Box<dyn Any + Send>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -169,6 +205,7 @@ impl Server {
             idle: Mutex::default(),
         });
         let directory = tempfile::tempdir().unwrap();
+        let (operator, _log) = operator(directory.path().join("rw.toml"));
         let config = ApiConfig { socket: directory.path().join("api.sock"), ..ApiConfig::default() };
         let (stop, stopped) = oneshot::channel::<()>();
         let (listening, listens) = std::sync::mpsc::channel();
@@ -178,19 +215,25 @@ impl Server {
                 let socket = ApiSocket::bind(&config).await.unwrap();
                 listening.send(()).unwrap();
                 tokio::select! {
-                    never = api::serve(&socket, source) => match never {},
+                    never = api::serve(&socket, source, operator) => match never {},
                     _ = stopped => {}
                 }
             });
             runtime.shutdown_background();
         });
         listens.recv().unwrap();
-        Server { directory, stop: Some(stop), thread: Some(thread) }
+        Server { directory, _log, stop: Some(stop), thread: Some(thread) }
     }
 
     /// Where it listens.
     pub fn socket(&self) -> PathBuf {
         self.directory.path().join("api.sock")
+    }
+
+    /// The configuration file.
+    #[allow(dead_code, reason = "not every test that has this module edits it")]
+    pub fn file(&self) -> PathBuf {
+        self.directory.path().join("rw.toml")
     }
 }
 
