@@ -340,14 +340,24 @@ fn linux_guest_host_mtu_of_more_than_the_nic_takes_is_refused() {
     assert!(complaints.iter().any(|line| line.contains("vm1") && line.contains(expected)), "{complaints:?}");
 }
 
-#[test]
-fn linux_guest_side_e1000e_through_vfio() {
+fn e1000e(arguments: &[&str]) {
     if skipped() {
         return;
     }
     let mut command = Command::new(rig("run-e1000e"));
-    let output = command.args(["ringwired", "ringwire"].map(daemon::program)).output().expect("bash");
+    command.args(arguments).args(["ringwired", "ringwire"].map(daemon::program));
+    let output = command.output().expect("bash");
     let said = |bytes| String::from_utf8_lossy(bytes).into_owned();
     println!("{}", said(&output.stdout));
     assert!(output.status.success(), "{:?}: {}", output.status, said(&output.stderr));
+}
+
+#[test]
+fn linux_guest_side_e1000e_through_vfio() {
+    e1000e(&[]);
+}
+
+#[test]
+fn linux_guest_side_e1000e_added_while_ringwired_runs() {
+    e1000e(&["--live"]);
 }

@@ -8,7 +8,7 @@ use tests::daemon::{self, drops};
 use tests::link_socket::LinkSocket;
 use vhost::VhostBackend;
 
-use crate::witness::{Witness, settled, wait_exactly};
+use crate::witness::{Witness, idle_fds, settled, wait_exactly};
 
 /// Packets that show that there is traffic.
 const SOME: u64 = 5_000;
@@ -30,7 +30,7 @@ fn a_guest_is_added_used_and_removed_under_load() {
     let daemon = &witness.daemon;
     let socket = witness.scene.socket("vm1");
     let path = socket.to_str().expect("a path");
-    let idle_fds = (0..20).map(|_| daemon.child.fds()).min().expect("twenty looks");
+    let idle_fds = idle_fds(daemon);
     let before = daemon.port("wire0");
     assert_eq!((before.rx_packets, before.tx_packets), (0, 0));
     let (mut sent, mut taken, mut lost) = (0, 0, 0);

@@ -37,7 +37,7 @@ impl Witness {
         let sockets = ["near", "far"].map(|name| scene.socket(name));
         let pairs = PAIRS.to_string();
         let arguments =
-            ["--mode", "both", "--rate", "20kpps", "--seconds", "0", "--drain", "2", "--queues", &pairs];
+            ["--mode", "both", "--rate", "20kpps", "--seconds", "0", "--drain", "10", "--queues", &pairs];
         let pktgen = Pktgen::run(&sockets[0], Some(&sockets[1]), &scene.path("pktgen.log"), &arguments);
         let witness = Witness { daemon, pktgen, scene };
         witness.assert_flows();
@@ -116,6 +116,15 @@ pub fn two_cores() -> Option<[usize; 2]> {
         return None;
     }
     Some(cores)
+}
+
+/// Open file descriptors of the daemon while no client of its API is connected.
+pub fn idle_fds(daemon: &Daemon) -> usize {
+    let looks = (0..20).map(|_| {
+        std::thread::sleep(Duration::from_millis(10));
+        daemon.child.fds()
+    });
+    looks.min().expect("twenty looks")
 }
 
 /// Looks until `settled`, and gives what it saw last.
