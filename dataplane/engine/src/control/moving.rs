@@ -10,7 +10,7 @@ mod guest;
 mod workers;
 
 use std::sync::LazyLock;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use dpdk::eal::{Eal, EalArgs, HugepagePolicy};
