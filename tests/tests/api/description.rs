@@ -9,6 +9,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use tests::child::Child;
+use tests::daemon::{self, Daemon};
 use tests::lan::Lan;
 use tests::scene::Scene;
 
@@ -19,6 +20,8 @@ const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_co
                       unsupported_method,allow_header_conformance";
 /// Requests of each operation; each takes some milliseconds there.
 const EXAMPLES: &str = "60";
+/// Seconds.
+const START: u64 = 30;
 const LIMIT: Duration = Duration::from_secs(150);
 
 fn find(program: &str) -> Option<PathBuf> {
@@ -38,9 +41,10 @@ fn schemathesis_finds_nothing_that_is_not_described() {
     scene.socket_port("tap", "tap0", "t0", "");
     scene.guest("vm1", "wire0", 1);
     scene.guest("vm2", "none", 2);
-    let mut daemon = scene.start();
+    let [api, log] = ["api.sock", "ringwired.log"].map(|name| scene.path(name));
+    let mut daemon = Daemon::start_as(confined(&scene.path("")), &scene.config_file(), &api, &log, START);
     let before = daemon.status();
-    let url = relay(&scene.path("api.sock"));
+    let url = relay(&api);
 
     let description = scene.path("openapi.json");
     std::fs::write(&description, daemon.get("/v1/openapi.json").expect("a description")).expect("a file");
@@ -63,18 +67,19 @@ fn schemathesis_finds_nothing_that_is_not_described() {
         said.lines().filter(|line| line.contains("generated") || line.contains("Tested")).map(str::trim);
     println!("{}", summary.collect::<Vec<_>>().join("; "));
 
-    // The daemon is as it was, but for what was asked of it.
-    let after = daemon.status();
-    assert_eq!(after.pid, before.pid);
-    for port in &before.ports {
-        assert!(
-            after.ports.iter().any(|other| other.name == port.name) || port.name == "tap0",
-            "{}",
-            port.name
-        );
-    }
+    assert_eq!(daemon.status().pid, before.pid);
     assert!(daemon.stop(Duration::from_secs(10)).success());
     assert!(!daemon.child.log().contains("panicked"), "{}", daemon.child.log());
+}
+
+/// ringwired where it can make files in `directory` only: guests' sockets are asked for in all kinds of places.
+fn confined(directory: &Path) -> Command {
+    let script = "mount --bind \"$0\" \"$0\" && mount -o remount,ro,bind / && cd \"$0\" && exec \"$@\"";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "sh", "-c", script]).arg(directory);
+    // DPDK's own files.
+    command.arg(daemon::program("ringwired")).env("RUNTIME_DIRECTORY", directory);
+    command
 }
 
 /// A port of this host whose connections are the socket's. Its threads end with the test.
