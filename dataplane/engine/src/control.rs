@@ -220,7 +220,7 @@ impl Control {
             let (guest, backend) = (guest.to_owned(), backend.to_owned());
             self.wires.push(Wire { guest: guest.clone(), backend, lanes: Vec::new() });
             if self.announce_parked(&guest) == Some(false) {
-                tracing::warn!(guest, "not announced: the frame found no room");
+                tracing::warn!(port = guest, "not announced: the frame found no room");
             }
             self.give_lanes(self.wires.len() - 1);
         }

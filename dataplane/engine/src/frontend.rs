@@ -105,7 +105,7 @@ fn serve(ports: &Ports, guest: &Guest, listener: &Listener, stop: &EventFd) {
             Ok(Some(stream)) => serve_one(ports, guest, stream, stop),
             Ok(None) => return,
             Err(error) => {
-                tracing::warn!(guest = guest.config.name, "no frontend can be accepted: {error}");
+                tracing::warn!(port = guest.config.name, "no frontend can be accepted: {error}");
                 std::thread::sleep(ACCEPT_PAUSE);
             }
         }
@@ -121,7 +121,7 @@ fn serve_one(ports: &Ports, guest: &Guest, stream: UnixStream, stop: &EventFd) {
     let options = guest.offer();
     let mut session = Session { ports, guest };
     if let Err(error) = vhost_user::serve(stream, &options, &mut session, stop.as_fd()) {
-        tracing::warn!(guest = guest.config.name, "frontend dropped: {error}");
+        tracing::warn!(port = guest.config.name, "frontend dropped: {error}");
         guest.seen().hung_up = Some(error.to_string());
     }
 }

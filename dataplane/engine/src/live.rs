@@ -160,7 +160,7 @@ impl Datapath {
     /// If there is no such pair, or no worker; nothing has changed then.
     pub fn assign(&self, guest: &str, pair: u16, core: usize) -> Result<Vec<Pair>, WorkerError> {
         let moved = self.ports.control().assign(Pair { guest: guest.to_owned(), index: pair }, core)?;
-        tracing::info!(guest, pair, core, "assigned");
+        tracing::info!(port = guest, pair, core, "assigned");
         Ok(moved)
     }
 

@@ -111,7 +111,7 @@ impl Ports {
         let found = self.guest(guest).ok_or_else(|| NoSuchGuest(guest.to_owned()))?;
         found.set_offloads(offloads);
         let names = vhost_user::features::feature_names(offloads).join(" ");
-        tracing::info!(guest, "offloads offered to the next frontend: {names}");
+        tracing::info!(port = guest, "offloads offered to the next frontend: {names}");
         Ok(())
     }
 
@@ -130,7 +130,7 @@ impl Ports {
             route.wanted = if returned.is_ok() { route.wanted.clone() } else { now };
         }
         (route.fallback, route.hold, route.up_since) = (port.map(str::to_owned), hold, None);
-        tracing::info!(guest, fallback = port.unwrap_or("none"), "fallback");
+        tracing::info!(port = guest, fallback = port.unwrap_or("none"), "fallback");
         Ok(())
     }
 
@@ -140,7 +140,7 @@ impl Ports {
         self.control().connect(name, backend, arrived)?;
         (route.wanted, route.up_since) = (backend.map(str::to_owned), None);
         drop(route);
-        tracing::info!(guest = name, backend = backend.unwrap_or("none"), "connected");
+        tracing::info!(port = name, backend = backend.unwrap_or("none"), "connected");
         self.forget(name, backend);
         Ok(())
     }

@@ -43,8 +43,8 @@ impl Watch {
 fn look_at_nic(port: &NicPort) {
     let name = &port.config.name;
     match port.nic.refresh_link() {
-        (true, true) => tracing::info!(nic = name, "link is up"),
-        (false, true) => tracing::info!(nic = name, "link is down: guests that send to it are held back"),
+        (true, true) => tracing::info!(port = name, "link is up"),
+        (false, true) => tracing::info!(port = name, "link is down: guests that send to it are held back"),
         _ => {}
     }
 }
@@ -81,7 +81,7 @@ fn reroute(ports: &Ports, guest: &Guest) {
     match ports.control().connect(name, Some(to), Arrived::Dropped) {
         Ok(()) => {
             tracing::warn!(
-                guest = name,
+                port = name,
                 backend = to,
                 "connected: {wanted} is {}",
                 if up { "up again" } else { "down" }
@@ -89,7 +89,7 @@ fn reroute(ports: &Ports, guest: &Guest) {
         }
         // Removed meanwhile.
         Err(BackendError::NoSuchGuest(_)) => {}
-        Err(error) => tracing::error!(guest = name, "cannot be connected to {to}: {error}"),
+        Err(error) => tracing::error!(port = name, "cannot be connected to {to}: {error}"),
     }
 }
 

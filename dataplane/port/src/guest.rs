@@ -297,7 +297,7 @@ impl Side {
     /// Says and counts, once, that the ring was stopped; from now on it has nothing to take.
     #[cold]
     fn report(&mut self, name: &str, violation: Violation) {
-        tracing::warn!(guest = name, ring = self.ring.index(), "ring stopped: {violation}");
+        tracing::warn!(port = name, queue = self.ring.index(), "ring stopped: {violation}");
         self.counters.show_violation(Some(violation));
         let mut violations = self.counters.violations.lock().unwrap_or_else(PoisonError::into_inner);
         *violations.entry(violation.name()).or_default() += 1;

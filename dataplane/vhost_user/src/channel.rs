@@ -71,16 +71,16 @@ impl Channel {
         let guest = &self.guest;
         match send(&self.socket, &message, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
             Ok(sent) if sent == message.len() => {
-                debug!(guest, "told of its link: {link:?}");
+                debug!(port = guest, "told of its link: {link:?}");
                 return;
             }
             Ok(_) | Err(Errno::AGAIN) => {
                 warn!(
-                    guest,
+                    port = guest,
                     "the frontend does not read its backend channel: it is not told of its link any more"
                 );
             }
-            Err(errno) => warn!(guest, "the frontend is not told of its link any more: {errno}"),
+            Err(errno) => warn!(port = guest, "the frontend is not told of its link any more: {errno}"),
         }
         self.listens = false;
     }

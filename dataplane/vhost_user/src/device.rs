@@ -205,7 +205,7 @@ impl Device<'_> {
         }
         self.features = Some(acked);
         let names = features::feature_names(acked).join(" ");
-        info!(guest = self.options.name, "negotiated {names}");
+        info!(port = self.options.name, "negotiated {names}");
         self.settle_all("SET_FEATURES")
     }
 
@@ -217,7 +217,7 @@ impl Device<'_> {
         }
         self.protocol = Protocol::from_bits_truncate(acked);
         let names = features::protocol_feature_names(acked).join(" ");
-        debug!(guest = self.options.name, "negotiated {names}");
+        debug!(port = self.options.name, "negotiated {names}");
         Ok(())
     }
 
@@ -368,7 +368,7 @@ impl Device<'_> {
         if let Some(ring) = self.queues.take_back(vring.index) {
             vring.base = ring.base();
         }
-        debug!(guest = self.options.name, ring = vring.index, base = vring.base, "taken back");
+        debug!(port = self.options.name, queue = vring.index, base = vring.base, "taken back");
     }
 
     fn park_all(&mut self) {
@@ -385,7 +385,7 @@ impl Device<'_> {
             return Ok(());
         }
         if let Some(started) = vring.start(features, memory)? {
-            debug!(guest = self.options.name, ring = vring.index, base = vring.base, "given out");
+            debug!(port = self.options.name, queue = vring.index, base = vring.base, "given out");
             vring.running = true;
             self.queues.give_out(started);
         }

@@ -98,7 +98,7 @@ impl Journal {
         };
         self.last = Some(format!("{message}: {cause}"));
         if self.said.insert((message, discriminant(cause), detail)) {
-            warn!(guest = self.guest, message, "refused: {cause}");
+            warn!(port = self.guest, request = message, "refused: {cause}");
         }
     }
 }

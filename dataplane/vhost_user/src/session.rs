@@ -75,7 +75,7 @@ pub fn serve(
     stop: BorrowedFd<'_>,
 ) -> Result<(), SessionError> {
     let guest = &options.name;
-    info!(guest, "frontend connected");
+    info!(port = guest, "frontend connected");
     let alarm = Alarm::new()?;
     let device = Arc::new(Mutex::new(Device::new(options, queues, alarm.clone())));
     let (ended, open) = match Session::new(stream, device.clone(), stop, alarm) {
@@ -86,8 +86,8 @@ pub fn serve(
     lock(&device).close();
     drop(open);
     match &ended {
-        Ok(Ended::Stopped) => info!(guest, "frontend left alone: asked to stop"),
-        Ok(Ended::Closed) => info!(guest, "frontend disconnected"),
+        Ok(Ended::Stopped) => info!(port = guest, "frontend left alone: asked to stop"),
+        Ok(Ended::Closed) => info!(port = guest, "frontend disconnected"),
         Err(_) => {} // the caller's to log
     }
     ended.map(|_| ())

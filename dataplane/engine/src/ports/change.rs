@@ -105,7 +105,7 @@ impl Ports {
             lro: config.lro,
         })?;
         tracing::info!(
-            nic = config.name,
+            port = config.name,
             driver = nic.port.info().driver,
             queues = config.queues,
             mtu = nic.port.mtu(),

@@ -1,6 +1,6 @@
 //! How often one cause is spoken of: a guest that breaks the rules all the time must not fill the disk.
 //!
-//! A cause is a place in the code, a port, and the text but for its numbers. Of each, [`MOST_LINES`] lines pass in
+//! A cause is a place in the code, a port, and what is said of it but for numbers. Of each, [`MOST_LINES`] lines pass in
 //! [`WINDOW`]; the rest is counted, and the count is said when the time is over. Who asks for debug and trace lines wants
 //! all of them.
 
@@ -56,12 +56,14 @@ pub struct Suppressed {
 struct Line {
     message: String,
     port: Option<String>,
+    /// The values of all other fields.
+    fields: String,
 }
 
 impl Limit {
     /// Whether a line from `place` passes.
     fn passes(&self, place: Identifier, level: Level, line: Line, now: Instant) -> bool {
-        let text = line.message.chars().filter(|c| !c.is_ascii_digit()).collect();
+        let text = line.message.chars().chain(line.fields.chars()).filter(|c| !c.is_ascii_digit()).collect();
         let mut cause = Cause { place, port: line.port.clone(), text };
         let mut causes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if causes.len() >= MOST_CAUSES && !causes.contains_key(&cause) {
@@ -93,7 +95,7 @@ impl Limit {
 impl Suppressed {
     /// Says it, as loudly as the lines themselves would have.
     pub fn say(&self) {
-        let Suppressed { count, level, line: Line { message, port } } = self;
+        let Suppressed { count, level, line: Line { message, port, .. } } = self;
         let port = port.as_deref();
         match *level {
             Level::ERROR => {
@@ -112,19 +114,16 @@ impl Visit for Line {
         match field.name() {
             "message" => self.message.push_str(value),
             "port" => self.port = Some(value.to_owned()),
-            _ => {}
+            _ => self.fields.push_str(value),
         }
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        match field.name() {
-            "message" => {
-                // A string takes all.
-                let _ = write!(self.message, "{value:?}");
-            }
-            "port" => self.port = Some(format!("{value:?}")),
-            _ => {}
-        }
+        // A string takes all.
+        let _ = match field.name() {
+            "message" => write!(self.message, "{value:?}"),
+            _ => write!(self.fields, "{value:?}"),
+        };
     }
 }
 
