@@ -1,10 +1,6 @@
 //! Writes man pages and shell completions of all programs, made of their command lines, into a directory as it is laid
 //! out below `/usr/share`: `cargo run -p pages -- DIRECTORY`.
 
-// The client is a program without a library; its command line needs nothing of it.
-#[path = "../../ringwire/src/args.rs"]
-mod ringwire;
-
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -26,7 +22,7 @@ struct Args {
 fn programs() -> [(Command, &'static str); 3] {
     [
         (ringwired::args::Args::command().name("ringwired"), "8"),
-        (ringwire::Cli::command(), "1"),
+        (ringwire::command(), "1"),
         (ringwire_pktgen::command(), "1"),
     ]
 }

@@ -1,4 +1,6 @@
 //! `ringwire`: the control client. Asks ringwired over its API socket and prints what it says.
+//!
+//! It is a program: all of it is behind [`main`]. [`command`] is for its man pages.
 
 mod args;
 mod client;
@@ -28,7 +30,13 @@ use args::{
 };
 use client::{ClientError, path_element};
 
-fn main() -> ExitCode {
+/// The program's command line, for what is written about it.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+/// The program, from its command line to its exit status.
+pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let printed = run(&cli.api, &cli.command)
         .map(|(text, status)| (io::stdout().write_all(text.as_bytes()), ExitCode::from(status)));
@@ -97,7 +105,7 @@ fn run(api: &Path, command: &Command) -> Result<(String, u8), ClientError> {
 /// What is to be read by a shell.
 fn completions(shell: Shell) -> String {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "ringwire", &mut script);
+    clap_complete::generate(shell, &mut command(), "ringwire", &mut script);
     String::from_utf8_lossy(&script).into_owned()
 }
 
