@@ -98,7 +98,7 @@ fn bash_completes() {
     let file = completions.join("ringwire.bash");
     for (words, wanted) in [
         ("ringwire po", "port"),
-        ("ringwire port add ", "raw tap"),
+        ("ringwire port add ta", "tap"),
         ("ringwire port show --js", "--json"),
         ("ringwire completions ba", "bash"),
     ] {
