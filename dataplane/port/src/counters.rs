@@ -5,64 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crossbeam_utils::CachePadded;
-
-/// Why a packet that entered a port left through none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DropReason {
-    /// Shorter than an Ethernet header.
-    Runt,
-    /// Longer than the nic's MTU allows.
-    Oversize,
-    /// Longer than the guest's receive buffers.
-    GuestBufferTooSmall,
-    /// Still held when the wire it was on was taken down for good.
-    WireRemoved,
-    /// Still held when the guest's backend was replaced by another one.
-    BackendChanged,
-    /// Arrived while the port was no guest's backend.
-    NotConnected,
-    /// Its virtio-net header, or the NIC it came from, asks for a checksum or a segmentation that the frame does not
-    /// allow.
-    BadOffload,
-    /// The NIC's driver refused to do with it what the guest left to be done.
-    OffloadRefused,
-    /// The kernel refused to send it: too long for the interface, or no such destination.
-    SocketError,
-    /// The queue of the exception path was full.
-    PuntFull,
-}
-
-impl DropReason {
-    /// All reasons.
-    pub const ALL: [DropReason; 10] = [
-        DropReason::Runt,
-        DropReason::Oversize,
-        DropReason::GuestBufferTooSmall,
-        DropReason::WireRemoved,
-        DropReason::BackendChanged,
-        DropReason::NotConnected,
-        DropReason::BadOffload,
-        DropReason::OffloadRefused,
-        DropReason::SocketError,
-        DropReason::PuntFull,
-    ];
-
-    /// Name in statistics.
-    pub fn name(self) -> &'static str {
-        match self {
-            DropReason::Runt => "runt",
-            DropReason::Oversize => "oversize",
-            DropReason::GuestBufferTooSmall => "guest_buffer_too_small",
-            DropReason::WireRemoved => "wire_removed",
-            DropReason::BackendChanged => "backend_changed",
-            DropReason::NotConnected => "not_connected",
-            DropReason::BadOffload => "bad_offload",
-            DropReason::OffloadRefused => "offload_refused",
-            DropReason::SocketError => "socket_error",
-            DropReason::PuntFull => "punt_full",
-        }
-    }
-}
+pub use snapshot::DropReason;
 
 /// A number that one thread counts up.
 #[derive(Debug, Default)]

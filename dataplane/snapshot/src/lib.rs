@@ -5,7 +5,10 @@
 //!
 //! `rx` and `tx` are the datapath's view: a guest port's `rx` is what the guest sent.
 
+mod drops;
 mod live;
+
+pub use drops::DropReason;
 
 use std::collections::BTreeMap;
 

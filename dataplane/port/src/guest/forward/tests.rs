@@ -35,7 +35,7 @@ fn check_counters(from: &mut Sender, to: &mut Receiver) {
     assert_eq!(from.returned, rx.rx.packets.get());
     assert_eq!(to.counters.to.used.get(), to.used);
     assert_eq!(tx.tx.packets.get(), to.frames.len() as u64);
-    assert_eq!(tx.tx.bytes.get(), to.frames.iter().map(|frame| frame.len() as u64).sum());
+    assert_eq!(tx.tx.bytes.get(), to.frames.iter().map(|frame| frame.len() as u64).sum::<u64>());
 }
 
 fn drops(sender: &Sender, reason: DropReason) -> u64 {

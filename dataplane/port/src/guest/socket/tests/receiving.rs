@@ -62,7 +62,7 @@ fn buffers_that_are_not_needed_stay_with_the_guest() {
         let room = 912 - setup.header();
         assert_eq!(
             bench.used,
-            lens.iter().map(|len| 1 + len.saturating_sub(room).div_ceil(912) as u64).sum()
+            lens.iter().map(|len| 1 + len.saturating_sub(room).div_ceil(912) as u64).sum::<u64>()
         );
         assert_eq!((bench.guest.pair.tx.packets.get(), frames.len()), (6, 6));
         let bytes: usize = lens.iter().sum();
