@@ -11,6 +11,11 @@ uint32_t rw_lcore_id(void)
 	return rte_lcore_id();
 }
 
+uint64_t rw_tsc(void)
+{
+	return rte_rdtsc();
+}
+
 int rw_pktmbuf_alloc_bulk(struct rte_mempool *pool, struct rte_mbuf **mbufs, unsigned int count)
 {
 	return rte_pktmbuf_alloc_bulk(pool, mbufs, count);

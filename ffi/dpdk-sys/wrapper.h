@@ -10,6 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <rte_cycles.h>
 #include <rte_dev.h>
 #include <rte_eal.h>
 #include <rte_errno.h>
@@ -134,6 +135,7 @@ struct rw_port_conf {
 /* rte_errno of this thread, a positive errno. */
 int rw_errno(void);
 uint32_t rw_lcore_id(void);
+uint64_t rw_tsc(void);
 
 /* Everything below that returns an int returns 0 or a negative errno. */
 int rw_pktmbuf_alloc_bulk(struct rte_mempool *pool, struct rte_mbuf **mbufs, unsigned int count);

@@ -19,7 +19,9 @@ use ringwired::api::{
 use ringwired::config::{ApiConfig, Config};
 use ringwired::reload::{Change, DatapathConfig, Reloader, Running};
 use ringwired::socket::ApiSocket;
-use snapshot::{ErrorBody, Frontend, Guest, Idle, Nic, Port, PortKind, Queue, RingState, Status, Worker};
+use snapshot::{
+    ErrorBody, Frontend, Guest, Idle, Nic, Port, PortKind, Queue, QueuePair, RingState, Status, Worker, WorkerTime,
+};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -201,6 +203,7 @@ fn status() -> Status {
         tx_bytes: 448,
         held: 1,
         drops: BTreeMap::from([("guest-full".into(), 3)]),
+        pairs: vec![QueuePair::default()],
         rates: None,
         guest,
         nic,
@@ -213,6 +216,7 @@ fn status() -> Status {
         size: 256,
         format: "split".into(),
         used: 10,
+        kicks: 1,
         calls: 2,
         calls_suppressed: 8,
         violation: (index == 1).then(|| "avail index jumped".into()),
@@ -251,8 +255,17 @@ fn status() -> Status {
         device_stats: BTreeMap::from([("imissed".into(), 5)]),
         xstats: BTreeMap::new(),
     };
-    let worker =
-        Worker { name: "worker:1".into(), core: 1, lanes: 1, assigned: Vec::new(), busy_rounds: 5, idle_rounds: 50, rates: None, thread: None };
+    let worker = Worker {
+        name: "worker:1".into(),
+        core: 1,
+        lanes: 1,
+        assigned: Vec::new(),
+        busy_rounds: 5,
+        idle_rounds: 50,
+        time: WorkerTime::default(),
+        rates: None,
+        thread: None,
+    };
     let ports =
         vec![port("wire0", PortKind::Nic, None, Some(nic)), port("vm1", PortKind::Guest, Some(guest), None)];
     Status {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use dpdk::BURST_MAX;
 use dpdk::burst::Burst;
-use port::counters::DropReason;
+use port::counters::{Counter, DropReason};
 use port::guest::{GuestPair, Limits};
 use port::nic::NicPair;
 use port::punt::Punt;
@@ -75,26 +75,26 @@ pub enum Far {
 }
 
 impl Lane {
-    /// One turn at every queue. Whether any packet moved.
+    /// One turn at every queue. How many packets moved.
     #[inline]
-    pub fn turn(&mut self) -> bool {
+    pub fn turn(&mut self) -> u64 {
         let guests = &mut self.guests;
         match &mut self.far {
             Far::Nic(nics) => {
                 let punt = self.punt.as_mut();
-                let punted = punt.is_some_and(|punt| host_to_guests(punt, guests));
-                guests_to_nics(guests, nics, self.punt.as_deref()) | nics_to_guests(nics, guests) | punted
+                let punted = punt.map_or(0, |punt| host_to_guests(punt, guests));
+                guests_to_nics(guests, nics, self.punt.as_deref()) + nics_to_guests(nics, guests) + punted
             }
-            Far::Guest(others) => guests_to_guests(guests, others) | guests_to_guests(others, guests),
-            Far::Socket(_) => false,
+            Far::Guest(others) => guests_to_guests(guests, others) + guests_to_guests(others, guests),
+            Far::Socket(_) => 0,
         }
     }
 
-    /// What tells of work on a lane that is polled, if it was asked for.
-    pub fn wakers(&self) -> Vec<BorrowedFd<'_>> {
+    /// What tells of work on a lane that is polled, if it was asked for; and where it is counted that it did.
+    pub fn wakers(&self) -> Vec<(BorrowedFd<'_>, Option<&Counter>)> {
         let mut wakers: Vec<_> = self.guests.iter().flat_map(kicks).collect();
         match &self.far {
-            Far::Nic(nics) => wakers.extend(nics.iter().filter_map(NicPair::interrupt)),
+            Far::Nic(nics) => wakers.extend(nics.iter().filter_map(NicPair::interrupt).map(|fd| (fd, None))),
             Far::Guest(guests) => wakers.extend(guests.iter().flat_map(kicks)),
             Far::Socket(_) => {}
         }
@@ -166,21 +166,22 @@ impl Lane {
     }
 }
 
-fn kicks(guest: &GuestPair) -> impl Iterator<Item = BorrowedFd<'_>> {
-    guest.kicks().into_iter().flatten().map(AsFd::as_fd)
+fn kicks(guest: &GuestPair) -> impl Iterator<Item = (BorrowedFd<'_>, Option<&Counter>)> {
+    let rings = guest.kicks().into_iter().zip(guest.kicked());
+    rings.filter_map(|(kick, counters)| Some((kick?.as_fd(), Some(&counters.kicks))))
 }
 
 /// Guest tx virtqueues -> nic tx queues.
 #[inline(always)]
-fn guests_to_nics(guests: &mut [GuestPair], nics: &mut [NicPair], punt: Option<&PuntEnd>) -> bool {
+fn guests_to_nics(guests: &mut [GuestPair], nics: &mut [NicPair], punt: Option<&PuntEnd>) -> u64 {
     // One pair on either side: nearly all lanes.
     if let ([guest], [nic]) = (&mut *guests, &mut *nics) {
         return guest_to_nic(guest, nic, punt);
     }
     let count = nics.len();
-    let mut moved = false;
+    let mut moved = 0;
     for (k, guest) in guests.iter_mut().enumerate() {
-        moved |= guest_to_nic(guest, &mut nics[k % count], punt);
+        moved += guest_to_nic(guest, &mut nics[k % count], punt);
     }
     if guests.is_empty() {
         for nic in nics {
@@ -193,9 +194,9 @@ fn guests_to_nics(guests: &mut [GuestPair], nics: &mut [NicPair], punt: Option<&
 /// Guest tx virtqueue -> burst -> nic tx queue. A full nic leaves packets held, and then the guest's
 /// ring is left alone until they are gone.
 #[inline(always)]
-fn guest_to_nic(guest: &mut GuestPair, nic: &mut NicPair, punt: Option<&PuntEnd>) -> bool {
+fn guest_to_nic(guest: &mut GuestPair, nic: &mut NicPair, punt: Option<&PuntEnd>) -> u64 {
     if guest.is_idle() && !nic.holds_unsent() {
-        return false;
+        return 0;
     }
     let (mut packets, mut cost) = (0, 0);
     while packets < TURN_PACKETS && cost < TURN_COST && nic.flush() {
@@ -216,39 +217,36 @@ fn guest_to_nic(guest: &mut GuestPair, nic: &mut NicPair, punt: Option<&PuntEnd>
             break;
         }
     }
-    packets > 0
+    packets
 }
 
 /// What the host has sent -> guest rx virtqueue.
 #[cold]
-fn host_to_guests(end: &mut PuntEnd, guests: &mut [GuestPair]) -> bool {
-    match guests.first_mut() {
-        Some(guest) => end.punt.deliver(guest, &mut end.held, TURN_COST) > 0,
-        None => false,
-    }
+fn host_to_guests(end: &mut PuntEnd, guests: &mut [GuestPair]) -> u64 {
+    guests.first_mut().map_or(0, |guest| end.punt.deliver(guest, &mut end.held, TURN_COST))
 }
 
 /// Nic rx queues -> guest rx virtqueues.
 #[inline(always)]
-fn nics_to_guests(nics: &mut [NicPair], guests: &mut [GuestPair]) -> bool {
+fn nics_to_guests(nics: &mut [NicPair], guests: &mut [GuestPair]) -> u64 {
     if let ([nic], [guest]) = (&mut *nics, &mut *guests) {
         return nic_to_guest(nic, guest);
     }
     let count = guests.len();
     if count == 0 {
-        return false;
+        return 0;
     }
-    let mut moved = false;
+    let mut moved = 0;
     for (j, nic) in nics.iter_mut().enumerate() {
-        moved |= nic_to_guest(nic, &mut guests[j % count]);
+        moved += nic_to_guest(nic, &mut guests[j % count]);
     }
     moved
 }
 
 /// Nic rx queue -> burst -> guest rx virtqueue. No more is received than the guest has buffers for.
 #[inline(always)]
-fn nic_to_guest(nic: &mut NicPair, guest: &mut GuestPair) -> bool {
-    let (mut packets, mut cost) = (0, 0);
+fn nic_to_guest(nic: &mut NicPair, guest: &mut GuestPair) -> u64 {
+    let (mut packets, mut cost, mut moved) = (0, 0, 0);
     let judges = nic.rx.judges();
     while packets < TURN_PACKETS && cost < TURN_COST {
         let received = if nic.rx.held.is_empty() {
@@ -268,18 +266,20 @@ fn nic_to_guest(nic: &mut NicPair, guest: &mut GuestPair) -> bool {
         };
         nic.show_held();
         packets += received.max(sent.packets);
+        moved += sent.packets;
         cost += sent.cost;
         if sent.packets == 0 || received < BURST_MAX as u64 {
             break;
         }
     }
-    packets > 0
+    // What was received and has to wait will move when the guest has room.
+    moved
 }
 
 /// Guest tx virtqueue -> guest rx virtqueue: one copy, no mbuf. What the receiver has no room for stays in the sender's
 /// ring.
 #[inline(always)]
-fn guests_to_guests(from: &mut [GuestPair], to: &mut [GuestPair]) -> bool {
+fn guests_to_guests(from: &mut [GuestPair], to: &mut [GuestPair]) -> u64 {
     let count = to.len();
     let mut moved = 0;
     for (k, guest) in from.iter_mut().enumerate() {
@@ -296,7 +296,7 @@ fn guests_to_guests(from: &mut [GuestPair], to: &mut [GuestPair]) -> bool {
         }
         moved += packets;
     }
-    moved > 0
+    moved
 }
 
 /// Sends what is held, and lets the guests have what the nics have received so far.
@@ -305,7 +305,7 @@ fn settle_nics(nics: &mut [NicPair], guests: &mut [GuestPair], until: Instant) {
     let most = received(nics) + UNDER_WAY * nics.len() as u64;
     loop {
         let unsent = nics.iter_mut().fold(false, |unsent, nic| unsent | (!nic.flush() && nic.link_up()));
-        let moved = received(nics) < most && nics_to_guests(nics, guests);
+        let moved = received(nics) < most && nics_to_guests(nics, guests) > 0;
         let undelivered = !guests.is_empty() && nics.iter().any(|nic| nic.rx.waiting() > 0);
         if !(unsent || moved || undelivered) || Instant::now() > until {
             return;

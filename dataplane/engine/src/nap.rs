@@ -22,6 +22,11 @@ const PAUSES: u32 = 16;
 const SHORT_NAPS: u32 = 64;
 const LONGEST: u32 = 2;
 
+/// The bell's event.
+const BELL: u64 = u64::MAX;
+/// A waker's event is its lane's id, and behind that its number among the lane's.
+const LANE_SHIFT: u32 = 16;
+
 /// Wakes a worker: control has something for it.
 pub struct Bell(EventFd);
 
@@ -52,15 +57,15 @@ impl Nap {
     /// A worker that hears `bell`.
     pub fn new(bell: Arc<Bell>) -> io::Result<Nap> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        epoll.add(&bell.0, EpollEvent::new(EpollFlags::EPOLLIN, 0))?;
+        epoll.add(&bell.0, EpollEvent::new(EpollFlags::EPOLLIN, BELL))?;
         Ok(Nap { epoll, bell, rounds: 0, naps: 0 })
     }
 
     /// What may wake the worker for a lane. Edge triggered: a kick's eventfd is not read, because the frontend could
     /// make that block.
     pub fn watch(&mut self, lane: &Lane) {
-        for fd in lane.wakers() {
-            let event = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, 0);
+        for (number, (fd, _)) in (lane.id.0 << LANE_SHIFT..).zip(lane.wakers()) {
+            let event = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, number);
             if let Err(errno) = self.epoll.add(fd, event) {
                 tracing::error!("a queue cannot wake its worker: {errno}");
             }
@@ -70,7 +75,7 @@ impl Nap {
 
     /// The lane goes elsewhere.
     pub fn forget(&mut self, lane: &Lane) {
-        for fd in lane.wakers() {
+        for (fd, _) in lane.wakers() {
             // The frontend has the same eventfds: they would not leave by being closed here.
             let _ = self.epoll.delete(fd);
         }
@@ -90,17 +95,18 @@ impl Nap {
         self.rounds >= ROUNDS
     }
 
-    /// Sleeps until there may be something to do.
-    pub fn sleep<'a>(&mut self, lanes: impl Iterator<Item = &'a mut Lane>) {
+    /// Sleeps until there may be something to do. How many packets it moved instead.
+    pub fn sleep<'a>(&mut self, lanes: impl Iterator<Item = &'a mut Lane>) -> u64 {
         let mut lanes: Vec<&mut Lane> = lanes.collect();
         let heard = lanes.iter_mut().fold(true, |heard, lane| lane.ask_for_wakers() & heard);
         // What came before that tells nobody. So each lane is looked at once more.
-        let busy = lanes.iter_mut().fold(false, |busy, lane| busy | lane.turn());
-        if !busy {
+        let moved: u64 = lanes.iter_mut().map(|lane| lane.turn()).sum();
+        if moved == 0 {
             let look = EpollTimeout::from(1u8 << (self.naps / SHORT_NAPS).min(LONGEST));
             let timeout = if heard { EpollTimeout::NONE } else { look };
             let mut events = [EpollEvent::empty(); 16];
             let count = self.epoll.wait(&mut events, timeout).unwrap_or(0);
+            events[..count].iter().for_each(|event| count_kick(&lanes, event.data()));
             if count > 0 {
                 let _ = self.bell.0.read();
                 (self.rounds, self.naps) = (0, 0);
@@ -112,7 +118,16 @@ impl Nap {
             (self.rounds, self.naps) = (0, 0);
         }
         lanes.into_iter().for_each(Lane::poll_again);
+        moved
     }
+}
+
+/// Counts what has ended a nap, where that is a guest's kick.
+fn count_kick(lanes: &[&mut Lane], event: u64) {
+    let lane = lanes.iter().find(|lane| lane.id.0 == event >> LANE_SHIFT);
+    let waker = event & ((1 << LANE_SHIFT) - 1);
+    let counter = lane.and_then(|lane| lane.wakers().into_iter().nth(waker as usize)?.1);
+    counter.into_iter().for_each(|kicks| kicks.add(1));
 }
 
 impl AsFd for Bell {

@@ -317,8 +317,14 @@ impl Served {
 
     fn notice(&mut self, source: Source, events: EpollFlags) {
         match source {
-            Source::Sent(k) => self.guests[k].sent = true,
-            Source::Room(k) => self.guests[k].room = true,
+            Source::Sent(k) => {
+                self.guests[k].sent = true;
+                self.lane.guests[k].kicked()[0].kicks.add(1);
+            }
+            Source::Room(k) => {
+                self.guests[k].room = true;
+                self.lane.guests[k].kicked()[1].kicks.add(1);
+            }
             Source::Socket(j) => {
                 let socket = &mut self.sockets[j];
                 // An error is found out by trying.

@@ -5,7 +5,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
 
-use port::counters::{DropReason, PairCounters, RingCounters};
+use dpdk::cycles;
+use port::counters::{DropReason, Held, PairCounters, Passed, RingCounters};
 use port::guest::GuestCounters;
 use port::nic::Nic;
 use port::punt::Punt;
@@ -32,6 +33,12 @@ impl Datapath {
             assigned: control.assigned_to(worker.core).map(Pair::to_string).collect(),
             busy_rounds: worker.counters.busy.get(),
             idle_rounds: worker.counters.idle.get(),
+            time: snapshot::WorkerTime {
+                packets: worker.counters.packets.get(),
+                busy_cycles: worker.counters.busy_cycles.get(),
+                idle_cycles: worker.counters.idle_cycles.get(),
+                cycles_per_second: cycles::hz(),
+            },
             rates: None,
             thread: worker.thread(),
         });
@@ -88,10 +95,30 @@ fn port<'a>(
         tx_bytes: sum(|pair| pair.tx.bytes.get()),
         held,
         drops: BTreeMap::from(drops),
+        pairs: (0..).zip(pairs.clone()).map(|(index, counters)| queue_pair(index, counters)).collect(),
         rates: None,
         guest: None,
         nic: None,
         interface: None,
+    }
+}
+
+fn queue_pair(index: u16, counters: &PairCounters) -> snapshot::QueuePair {
+    let passed = |passed: &Passed, held: &Held| snapshot::Passed {
+        packets: passed.packets.get(),
+        bytes: passed.bytes.get(),
+        bursts: passed.bursts.get(),
+        sizes: passed.sizes.get().into(),
+        held: held.get(),
+        held_ns: (u128::from(held.cycles()) * 1_000_000_000 / u128::from(cycles::hz())) as u64,
+    };
+    let drops = DropReason::ALL.map(|reason| (reason, counters.drops[reason as usize].get()));
+    let drops = drops.into_iter().filter(|(_, count)| *count > 0);
+    snapshot::QueuePair {
+        index,
+        rx: passed(&counters.rx, &counters.rx_held),
+        tx: passed(&counters.tx, &counters.tx_held),
+        drops: drops.map(|(reason, count)| (reason.name().to_owned(), count)).collect(),
     }
 }
 
@@ -256,6 +283,7 @@ fn queue(
         size: state.map_or(0, |state| state.size),
         format: if started { format } else { "none" }.to_owned(),
         used: ring.used.get(),
+        kicks: ring.kicks.get(),
         calls: ring.calls.get(),
         calls_suppressed: ring.calls_suppressed.get(),
         violation: violation.filter(|_| started).map(|violation| violation.to_string()),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, unbounded};
+use dpdk::cycles;
 use dpdk::eal::{self, EalError};
 use nix::sched::{CpuSet, sched_getaffinity};
 use nix::unistd::{Pid, gettid};
@@ -89,6 +90,12 @@ pub struct WorkerCounters {
     pub busy: Counter,
     /// The others.
     pub idle: Counter,
+    /// Cycles of the time-stamp counter that passed in busy rounds.
+    pub busy_cycles: Counter,
+    /// And in the others. Sleep is neither.
+    pub idle_cycles: Counter,
+    /// Packets that moved: each from one port to another.
+    pub packets: Counter,
     /// How often it slept.
     pub naps: Counter,
 }
@@ -226,6 +233,22 @@ const RESTS_AFTER: u32 = 1024;
 /// While others are busy, a lane that rests is looked at each so many rounds.
 const RESTS_FOR: usize = 32;
 
+/// The time between two looks at the time-stamp counter.
+struct Lap(u64);
+
+impl Lap {
+    fn start() -> Lap {
+        Lap(cycles::now())
+    }
+
+    /// Cycles since the last look.
+    #[inline(always)]
+    fn next(&mut self) -> u64 {
+        let before = std::mem::replace(&mut self.0, cycles::now());
+        self.0.saturating_sub(before)
+    }
+}
+
 /// A lane, and how often nothing moved on it.
 struct Polled {
     lane: Lane,
@@ -234,14 +257,14 @@ struct Polled {
 }
 
 impl Polled {
-    /// A turn, or a rest: idle guests must not cost the busy ones much. Whether any packet moved.
+    /// A turn, or a rest: idle guests must not cost the busy ones much. How many packets moved.
     #[inline(always)]
-    fn turn(&mut self, due: bool) -> bool {
+    fn turn(&mut self, due: bool) -> u64 {
         if self.idle >= RESTS_AFTER && !due {
-            return false;
+            return 0;
         }
         let moved = self.lane.turn();
-        self.idle = if moved { 0 } else { self.idle.saturating_add(1) };
+        self.idle = if moved > 0 { 0 } else { self.idle.saturating_add(1) };
         moved
     }
 }
@@ -250,9 +273,12 @@ impl Polled {
 fn run(inbox: &Receiver<Command>, counters: &WorkerCounters, mut nap: Option<Box<Nap>>) {
     let mut lanes: Vec<Polled> = Vec::new();
     let (mut quiet, mut round) = (0u32, 0usize);
+    let mut lap = Lap::start();
     loop {
         let command = if lanes.is_empty() {
-            inbox.recv().map_err(|_| TryRecvError::Disconnected)
+            let command = inbox.recv().map_err(|_| TryRecvError::Disconnected);
+            lap = Lap::start();
+            command
         } else {
             inbox.try_recv()
         };
@@ -262,25 +288,29 @@ fn run(inbox: &Receiver<Command>, counters: &WorkerCounters, mut nap: Option<Box
             Err(TryRecvError::Disconnected) => return,
         }
         // With nothing to do for anybody, there is no need to rest.
-        let (nobody_busy, mut turn, mut busy) = (quiet >= RESTS_AFTER, round, false);
+        let (nobody_busy, mut turn, mut moved) = (quiet >= RESTS_AFTER, round, 0);
         for polled in &mut lanes {
-            busy |= polled.turn(nobody_busy || turn.is_multiple_of(RESTS_FOR));
+            moved += polled.turn(nobody_busy || turn.is_multiple_of(RESTS_FOR));
             turn = turn.wrapping_add(1);
         }
         round = round.wrapping_add(1);
-        if busy {
+        if moved > 0 {
             quiet = 0;
             counters.busy.add(1);
+            counters.packets.add(moved);
+            counters.busy_cycles.add(lap.next());
         } else {
             quiet = quiet.saturating_add(1);
             counters.idle.add(1);
             std::hint::spin_loop();
+            counters.idle_cycles.add(lap.next());
         }
         if let Some(nap) = &mut nap
-            && nap.is_due(busy)
+            && nap.is_due(moved > 0)
         {
             counters.naps.add(1);
-            nap.sleep(lanes.iter_mut().map(|polled| &mut polled.lane));
+            counters.packets.add(nap.sleep(lanes.iter_mut().map(|polled| &mut polled.lane)));
+            lap = Lap::start();
         }
     }
 }

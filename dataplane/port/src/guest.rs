@@ -131,9 +131,11 @@ impl GuestPair {
     pub fn into_rings(mut self) -> [Ring; 2] {
         if let Some(workbench) = &mut self.workbench {
             // Segments for another guest that had no room for them yet.
-            let (packets, bytes) = workbench.undelivered();
-            self.counters.rx.add(packets, bytes);
-            self.counters.dropped(DropReason::BackendChanged, packets);
+            let (packets, bytes) = workbench.undelivered(|len| self.counters.rx.sizes.add(len));
+            if packets > 0 {
+                self.counters.rx.add(packets, bytes);
+                self.counters.dropped(DropReason::BackendChanged, packets);
+            }
         }
         [self.from, self.to].map(|side| {
             let mut ring = side.ring;
@@ -167,11 +169,12 @@ impl GuestPair {
         let mut received = Received::default();
         let Side { ring, header, counters, .. } = &mut self.from;
         let outcome = with_ring!(ring, ring => {
-            let outcome = received.receive(ring, header.len(), burst, limits, pool);
+            let sizes = &self.counters.rx.sizes;
+            let outcome = received.receive(ring, header.len(), burst, limits, pool, sizes);
             counters.published(received.chains(), ring.publish());
             outcome
         });
-        self.received(&received, outcome)
+        self.received(&received, 0, outcome)
     }
 
     /// The same from a guest that may leave something to complete.
@@ -181,22 +184,20 @@ impl GuestPair {
         let Some(workbench) = &mut self.workbench else { return Moved::default() };
         let Side { ring, header, counters, .. } = &mut self.from;
         let outcome = with_ring!(ring, ring => {
-            let outcome = incomplete.receive(ring, header.len(), outbox, limits, workbench);
+            let sizes = &self.counters.rx.sizes;
+            let outcome = incomplete.receive(ring, header.len(), outbox, limits, workbench, sizes);
             counters.published(incomplete.chains(), ring.publish());
             outcome
         });
-        let more = incomplete.cut + incomplete.bad_offload;
-        if more > 0 {
-            self.counters.rx.add(more, 0);
-            self.counters.dropped(DropReason::BadOffload, incomplete.bad_offload);
-        }
-        let moved = self.received(&incomplete.received, outcome);
-        Moved { packets: moved.packets + more, ..moved }
+        self.counters.dropped(DropReason::BadOffload, incomplete.bad_offload);
+        self.received(&incomplete.received, incomplete.cut + incomplete.bad_offload, outcome)
     }
 
+    /// Counts what was received, and `more` packets of the same bytes.
     #[inline(always)]
-    fn received(&mut self, received: &Received, outcome: Result<(), Violation>) -> Moved {
-        let moved = Moved { packets: received.chains(), bytes: received.bytes, cost: received.cost };
+    fn received(&mut self, received: &Received, more: u64, outcome: Result<(), Violation>) -> Moved {
+        let packets = received.chains() + more;
+        let moved = Moved { packets, bytes: received.bytes, cost: received.cost };
         if moved.packets > 0 {
             self.counters.rx.add(moved.packets, moved.bytes);
             if received.runts + received.oversize > 0 {
@@ -260,13 +261,15 @@ impl GuestPair {
         let mut sent = Sent::default();
         let Side { ring, header, counters, short, .. } = &mut self.to;
         let outcome = with_ring!(ring, ring => {
-            let outcome = sent.send::<_, JUDGED>(ring, header, burst, budget);
+            let outcome = sent.send::<_, JUDGED>(ring, header, burst, budget, &self.counters.tx.sizes);
             counters.published(sent.chains, ring.publish());
             outcome
         });
         *short = sent.short;
         burst.free_front(sent.done());
-        self.counters.tx.add(sent.packets, sent.bytes);
+        if sent.packets > 0 {
+            self.counters.tx.add(sent.packets, sent.bytes);
+        }
         if sent.too_long > 0 {
             origin.dropped(DropReason::GuestBufferTooSmall, sent.too_long);
         }

@@ -4,12 +4,14 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use dpdk::BURST_MAX;
 use dpdk::burst::Burst;
 use dpdk::ethdev::{self, Device, DeviceConfig, DeviceError, RxQueue, TxQueue};
+use dpdk::mbuf::Mbuf;
 use dpdk::mempool::{Mempool, MempoolError};
 use net::Takes;
 
-use crate::counters::{DropReason, PairCounters, Shared, shared};
+use crate::counters::{DropReason, Lengths, PairCounters, Passed, Shared, shared};
 use crate::guest::Moved;
 use crate::outbox::Outbox;
 
@@ -47,7 +49,7 @@ fn whole_frame(mtu: Option<u16>) -> u16 {
 /// Mbufs for every place one can be in at once: both rings, both held bursts, the caches. A pool is best
 /// made of a power of two less one.
 fn mbufs(queues: u16) -> u32 {
-    let each = 2 * u32::from(DESCRIPTORS) + 4 * dpdk::BURST_MAX as u32 + 2 * CACHE;
+    let each = 2 * u32::from(DESCRIPTORS) + 4 * BURST_MAX as u32 + 2 * CACHE;
     (each * u32::from(queues)).next_power_of_two() - 1
 }
 
@@ -251,8 +253,11 @@ impl NicPair {
         if packets == 0 {
             return Moved::default();
         }
-        let bytes = held.as_slice()[first..].iter().map(|mbuf| u64::from(mbuf.pkt_len())).sum();
+        let received = &held.as_slice()[first..];
+        let lengths = Lengths::of(received);
+        let bytes = lengths.bytes;
         self.counters.rx.add(packets, bytes);
+        self.counters.rx.sizes.add_burst(lengths, received.iter().map(Mbuf::pkt_len));
         Moved { packets, bytes, cost: bytes }
     }
 
@@ -261,8 +266,10 @@ impl NicPair {
     fn receive_judged(&mut self, max: usize) -> Moved {
         let NicRx { queue, held, judge, .. } = &mut self.rx;
         let Some(judge) = judge else { return Moved::default() };
-        let judged = judge.receive(queue, held, max);
-        self.counters.rx.add(judged.packets, judged.bytes);
+        let judged = judge.receive(queue, held, max, &self.counters.rx.sizes);
+        if judged.packets > 0 {
+            self.counters.rx.add(judged.packets, judged.bytes);
+        }
         if judged.bad > 0 {
             self.counters.dropped(DropReason::BadOffload, judged.bad);
         }
@@ -289,9 +296,7 @@ impl NicPair {
             return false;
         }
         loop {
-            let before = held.burst.bytes();
-            let packets = queue.send(&mut held.burst) as u64;
-            self.counters.tx.add(packets, before - held.burst.bytes());
+            send(queue, &mut held.burst, &self.counters.tx);
             let more = held.is_empty() && !held.behind.is_empty() && held.move_up();
             if !more {
                 self.counters.tx_held.set(held.len() as u64);
@@ -344,7 +349,7 @@ impl NicPair {
     /// Throws away what has arrived while nobody took it: it is late for whoever comes now.
     pub fn discard_arrived(&mut self) {
         let mut bursts = 0;
-        while bursts < STALE_BURSTS && (self.receive(dpdk::BURST_MAX).packets > 0 || self.rx.waiting() > 0) {
+        while bursts < STALE_BURSTS && (self.receive(BURST_MAX).packets > 0 || self.rx.waiting() > 0) {
             self.drop_received(DropReason::NotConnected);
             bursts += 1;
         }
@@ -354,6 +359,33 @@ impl NicPair {
     #[inline(always)]
     pub fn show_held(&self) {
         self.counters.rx_held.set(self.rx.waiting() as u64);
+    }
+}
+
+/// Sends what the NIC takes of a burst, and counts that.
+#[inline(always)]
+fn send(queue: &mut TxQueue, burst: &mut Burst, counters: &Passed) {
+    match Lengths::of(burst.as_slice()).each() {
+        Some(len) => {
+            let packets = queue.send(burst) as u64;
+            if packets > 0 {
+                counters.add(packets, packets * u64::from(len));
+                counters.sizes.add_alike(packets, len);
+            }
+        }
+        None => send_mixed(queue, burst, counters),
+    }
+}
+
+/// Frames of different lengths: what is sent is gone, so that these are noted before.
+#[inline(never)]
+fn send_mixed(queue: &mut TxQueue, burst: &mut Burst, counters: &Passed) {
+    let mut lens = [0; BURST_MAX];
+    lens.iter_mut().zip(&*burst).for_each(|(len, mbuf)| *len = mbuf.pkt_len());
+    let sent = &lens[..queue.send(burst)];
+    if !sent.is_empty() {
+        counters.add(sent.len() as u64, sent.iter().map(|len| u64::from(*len)).sum());
+        counters.sizes.add_each(sent.iter().copied());
     }
 }
 

@@ -5,9 +5,11 @@
 //!
 //! `rx` and `tx` are the datapath's view: a guest port's `rx` is what the guest sent.
 
+mod counters;
 mod drops;
 mod live;
 
+pub use counters::{Passed, QueuePair, SIZE_CLASSES, Sizes, WorkerRates, WorkerTime};
 pub use drops::DropReason;
 
 use std::collections::BTreeMap;
@@ -53,6 +55,9 @@ pub struct Worker {
     pub busy_rounds: u64,
     /// Poll rounds that found nothing to do.
     pub idle_rounds: u64,
+    /// What it has done with its time.
+    #[serde(default)]
+    pub time: WorkerTime,
     /// The same over the last sampling interval; absent before the second sample.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rates: Option<WorkerRates>,
@@ -76,15 +81,6 @@ pub struct WorkerThread {
     pub run_ns: u64,
     /// Time it could have run, but another had the core, in nanoseconds.
     pub wait_ns: u64,
-}
-
-/// How busy one worker was. `ringwired` fills this in from two samples, as it does [`Rates`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct WorkerRates {
-    /// Share of the poll rounds that moved at least one packet, 0 to 100.
-    pub busy_percent: f64,
-    /// Poll rounds a second; 0 means that the worker is stuck.
-    pub rounds_per_second: f64,
 }
 
 /// Which kind of place a port is.
@@ -127,6 +123,9 @@ pub struct Port {
     pub held: u64,
     /// Packets that entered here and were dropped, by reason.
     pub drops: BTreeMap<String, u64>,
+    /// The same and more for each queue pair.
+    #[serde(default)]
+    pub pairs: Vec<QueuePair>,
     /// Packets and bits a second over the last sampling interval; absent before the second sample.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rates: Option<Rates>,
@@ -241,6 +240,9 @@ pub struct Queue {
     pub format: String,
     /// Chains returned to the guest as used.
     pub used: u64,
+    /// Kicks that were noticed: none while the ring is polled, and one for several that come together.
+    #[serde(default)]
+    pub kicks: u64,
     /// Calls (guest interrupts) sent.
     pub calls: u64,
     /// Calls left out because the guest had suppressed them.

@@ -130,12 +130,6 @@ impl Burst {
         self.as_mut_slice().get_mut(index)
     }
 
-    /// Bytes of all packets.
-    #[inline(always)]
-    pub fn bytes(&self) -> u64 {
-        self.iter().map(|mbuf| u64::from(mbuf.pkt_len())).sum()
-    }
-
     /// Keeps the first `n` packets and frees the others in bulk.
     #[inline]
     pub fn truncate_free(&mut self, n: usize) {

@@ -9,6 +9,7 @@
 
 pub mod burst;
 pub mod chain;
+pub mod cycles;
 pub mod eal;
 pub mod error;
 pub mod ethdev;

@@ -9,7 +9,7 @@ use snapshot::{Port, Rates, Status, Worker, WorkerRates};
 struct Sample {
     taken: Instant,
     ports: HashMap<String, [u64; 4]>,
-    workers: HashMap<String, [u64; 2]>,
+    workers: HashMap<String, [u64; 4]>,
 }
 
 /// The two latest samples.
@@ -54,11 +54,16 @@ impl Sampler {
             let before = previous.workers.get(&worker.name);
             let after = latest.workers.get(&worker.name);
             worker.rates = before.zip(after).map(|(before, after)| {
-                let [busy, idle] = increase(before, after);
+                let [busy, idle, cycles, packets] = increase(before, after);
                 let rounds = busy + idle;
+                // A cycle counter that is faster or slower than it says must not show more than all.
+                let share = cycles / (worker.time.cycles_per_second.max(1) as f64 * seconds);
                 WorkerRates {
                     busy_percent: if rounds > 0.0 { 100.0 * busy / rounds } else { 0.0 },
                     rounds_per_second: rounds / seconds,
+                    utilisation_percent: 100.0 * share.min(1.0),
+                    pps: packets / seconds,
+                    cycles_per_packet: (packets > 0.0).then(|| cycles / packets),
                 }
             });
         }
@@ -69,8 +74,8 @@ fn port_counters(port: &Port) -> [u64; 4] {
     [port.rx_packets, port.rx_bytes, port.tx_packets, port.tx_bytes]
 }
 
-fn worker_counters(worker: &Worker) -> [u64; 2] {
-    [worker.busy_rounds, worker.idle_rounds]
+fn worker_counters(worker: &Worker) -> [u64; 4] {
+    [worker.busy_rounds, worker.idle_rounds, worker.time.busy_cycles, worker.time.packets]
 }
 
 /// How far each counter went; 0 for one that was reset in between.
@@ -83,7 +88,7 @@ mod tests {
     use std::collections::BTreeMap;
     use std::time::Duration;
 
-    use snapshot::PortKind;
+    use snapshot::{PortKind, WorkerTime};
 
     use super::*;
 
@@ -98,6 +103,7 @@ mod tests {
             tx_bytes: 300 * count,
             held: 0,
             drops: BTreeMap::new(),
+            pairs: Vec::new(),
             rates: None,
             guest: None,
             nic: None,
@@ -110,6 +116,12 @@ mod tests {
             assigned: Vec::new(),
             busy_rounds: count,
             idle_rounds: 3 * count,
+            time: WorkerTime {
+                packets: 4 * count,
+                busy_cycles: 400 * count,
+                idle_cycles: 0,
+                cycles_per_second: 8000,
+            },
             rates: None,
             thread: None,
         };
@@ -140,7 +152,13 @@ mod tests {
         let rates = Rates { rx_pps: 10.0, rx_bps: 8000.0, tx_pps: 20.0, tx_bps: 24000.0 };
         assert_eq!(now.ports[0].rates, Some(rates));
         assert_eq!(now.ports[1].rates, None, "b is only in the later sample");
-        let busy = WorkerRates { busy_percent: 25.0, rounds_per_second: 40.0 };
+        let busy = WorkerRates {
+            busy_percent: 25.0,
+            rounds_per_second: 40.0,
+            utilisation_percent: 50.0,
+            pps: 40.0,
+            cycles_per_packet: Some(100.0),
+        };
         assert_eq!(now.workers[0].rates, Some(busy));
     }
 

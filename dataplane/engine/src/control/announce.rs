@@ -50,7 +50,7 @@ impl Control {
             _ => false,
         };
         if sent && let Some(Queues::Guest(_, counters)) = self.ports.get(guest) {
-            counters.iter().take(1).for_each(|first| first.pair.rx.add(1, frame.len() as u64));
+            counters.iter().take(1).for_each(|first| first.pair.rx.add_frame(frame.len()));
             self.announcements.entry(guest.to_owned()).or_default().sent += 1;
         }
         Some(sent)

@@ -17,7 +17,7 @@ impl GuestPair {
                 cursor.write(header.spanning(chains));
                 cursor.write(frame);
                 counters.published(chains.into(), ring.publish());
-                self.counters.tx.add(1, LEN as u64);
+                self.counters.tx.add_frame(LEN);
                 true
             }
             Ok(_) => false,

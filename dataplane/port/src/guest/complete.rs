@@ -151,12 +151,14 @@ impl Workbench {
         }
     }
 
-    /// How many segments are not delivered yet, and their bytes.
-    pub fn undelivered(&mut self) -> (u64, u64) {
+    /// How many segments are not delivered yet, and their bytes: they are gone now. `gone` is told each one's length.
+    pub fn undelivered(&mut self, mut gone: impl FnMut(u32)) -> (u64, u64) {
         let (mut packets, mut bytes) = (0, 0);
         while let Some((header, payload, _)) = self.next_segment() {
             packets += 1;
-            bytes += (header.len() + payload.len()) as u64;
+            let len = header.len() + payload.len();
+            bytes += len as u64;
+            gone(len as u32);
             self.segment_done();
         }
         (packets, bytes)

@@ -4,7 +4,7 @@ use net::Header;
 use virtqueue::{Cursor, Reservation, Ring, Taken, Violation, Virtqueue};
 
 use super::{GuestPair, Limits, Moved, with_ring};
-use crate::counters::DropReason;
+use crate::counters::{DropReason, Lengths, Sizes};
 
 mod incomplete;
 
@@ -20,8 +20,11 @@ impl Limits {
 }
 
 /// What one burst from guest to guest came to.
-#[derive(Default)]
-struct Forwarded {
+struct Forwarded<'a> {
+    /// Where frames are counted that were taken from the sender.
+    rx: &'a Sizes,
+    /// And those that were delivered.
+    tx: &'a Sizes,
     /// Packets delivered.
     packets: u64,
     /// Bytes of all frames taken, dropped ones included.
@@ -71,7 +74,7 @@ impl GuestPair {
 
     #[inline(never)]
     fn forward_burst(&mut self, to: &mut GuestPair, limits: Limits, most: usize) -> Moved {
-        let mut forwarded = Forwarded::default();
+        let mut forwarded = Forwarded::new(&self.counters.rx.sizes, &to.counters.tx.sizes);
         let (from, into) = (&mut self.from, &mut to.to);
         let (skip, header) = (from.header.len(), &mut into.header);
         let outcome = if let Some(workbench) = &mut self.workbench {
@@ -91,6 +94,8 @@ impl GuestPair {
         into.short = forwarded.short;
         if forwarded.done() > 0 {
             self.counters.rx.add(forwarded.done(), forwarded.bytes);
+        }
+        if forwarded.packets > 0 {
             to.counters.tx.add(forwarded.packets, forwarded.bytes - forwarded.dropped_bytes);
         }
         if forwarded.dropped() > 0 {
@@ -108,7 +113,26 @@ impl GuestPair {
     }
 }
 
-impl Forwarded {
+impl<'a> Forwarded<'a> {
+    #[inline(always)]
+    fn new(rx: &'a Sizes, tx: &'a Sizes) -> Forwarded<'a> {
+        Forwarded {
+            rx,
+            tx,
+            packets: 0,
+            bytes: 0,
+            cost: 0,
+            runts: 0,
+            oversize: 0,
+            too_long: 0,
+            dropped_bytes: 0,
+            chains: 0,
+            short: false,
+            bad_offload: 0,
+            returned: 0,
+        }
+    }
+
     #[inline(always)]
     fn dropped(&self) -> u64 {
         self.runts + self.oversize + self.too_long + self.bad_offload
@@ -165,7 +189,7 @@ impl Forwarded {
     ) -> Result<(), Fault> {
         let takes = skip + net::MIN_FRAME..=skip.saturating_add(limits.frame);
         let sent = sender.take_singles(limits.packets as u16, takes).map_err(Fault::Sender)?;
-        let (mut lens, mut wanted, mut cost) = ([0; SINGLES], 0, 0);
+        let (mut lens, mut wanted, mut cost, mut any) = ([0; SINGLES], 0, 0, 0);
         for (len, segment) in lens.iter_mut().zip(sent) {
             if cost >= limits.cost {
                 break;
@@ -173,6 +197,7 @@ impl Forwarded {
             let frame = segment.len() as u32 - skip;
             *len = frame + header.len();
             cost += u64::from(frame);
+            any |= frame;
             wanted += 1;
         }
         let rooms = match receiver.reserve_singles(&lens[..wanted]) {
@@ -191,6 +216,10 @@ impl Forwarded {
         self.cost = self.bytes;
         self.packets = rooms.len() as u64;
         self.chains = self.packets;
+        let frames = sent.iter().take(rooms.len()).map(|segment| segment.len() as u32 - skip);
+        let lengths = Lengths { packets: self.packets, bytes: self.bytes, any };
+        self.rx.add_burst(lengths, frames.clone());
+        self.tx.add_burst(lengths, frames);
         sender.return_singles(rooms.len() as u16);
         Ok(())
     }
@@ -229,6 +258,7 @@ impl Forwarded {
                         cost = cost.max(super::cost(frame, receiver.segments()));
                         self.packets += 1;
                         self.chains += u64::from(chains);
+                        self.tx.add(frame);
                     }
                     Ok(Reservation::TooSmall) => {
                         self.too_long += 1;
@@ -247,6 +277,7 @@ impl Forwarded {
             }
             sender.complete(token, 0);
             self.bytes += u64::from(frame);
+            self.rx.add(frame);
             self.cost += cost;
             if self.cost >= limits.cost {
                 return Ok(());

@@ -7,6 +7,7 @@ use virtqueue::{Cursor, Segment, Violation, Virtqueue};
 
 use super::Limits;
 use super::complete::Workbench;
+use crate::counters::{Lengths, Sizes};
 
 mod incomplete;
 
@@ -35,7 +36,7 @@ impl Received {
     }
 
     /// Takes chains, with a header of `header` bytes each, and copies their frames into mbufs of `pool`
-    /// behind those in `burst`.
+    /// behind those in `burst`. All frames taken are counted in `sizes`.
     #[inline(always)]
     pub fn receive<Q: Virtqueue>(
         &mut self,
@@ -44,17 +45,18 @@ impl Received {
         burst: &mut Burst,
         limits: Limits,
         pool: &Mempool,
+        sizes: &Sizes,
     ) -> Result<(), Violation> {
         let limits = Limits { packets: limits.packets.min(burst.capacity_left()), ..limits };
         if limits.packets == 0 || ring.available(1)? == 0 {
             return Ok(());
         }
-        self.take_singles::<Q, false>(ring, header, burst, limits, pool)?;
+        self.take_singles::<Q, false>(ring, header, burst, limits, pool, sizes)?;
         if self.left(limits) == 0 {
             return Ok(());
         }
         let first = burst.len() - self.filled;
-        let outcome = self.take_others(ring, header, burst, limits, pool);
+        let outcome = self.take_others(ring, header, burst, limits, pool, sizes);
         burst.truncate_free(first + self.filled);
         outcome
     }
@@ -76,6 +78,7 @@ impl Received {
         burst: &mut Burst,
         limits: Limits,
         pool: &Mempool,
+        sizes: &Sizes,
     ) -> Result<(), Violation> {
         let lens = header + net::MIN_FRAME..=header.saturating_add(limits.frame);
         let segments = ring.take_singles(limits.packets as u16, lens)?;
@@ -94,6 +97,7 @@ impl Received {
         });
         self.starved = starved || filled.is_err();
         let filled = filled.unwrap_or(0);
+        count_sizes(&segments[..filled], header, bytes, sizes);
         ring.return_singles(filled as u16);
         self.filled += filled;
         self.bytes += bytes;
@@ -110,6 +114,7 @@ impl Received {
         burst: &mut Burst,
         limits: Limits,
         pool: &Mempool,
+        sizes: &Sizes,
     ) -> Result<(), Violation> {
         let left = self.left(limits);
         let available = usize::from(ring.available(left as u16)?).min(left);
@@ -135,6 +140,7 @@ impl Received {
             }
             ring.complete(token, 0);
             self.bytes += u64::from(frame);
+            sizes.add(frame);
             if self.cost >= limits.cost {
                 return Ok(());
             }
@@ -151,6 +157,29 @@ impl Received {
             self.oversize += 1;
         }
     }
+}
+
+/// Counts the frames of `bytes` altogether that are behind headers in `segments`. (Not where they are copied: there are no
+/// registers to spare there.)
+#[inline(never)]
+fn count_sizes(segments: &[Segment], header: u32, bytes: u64, sizes: &Sizes) {
+    let packets = segments.len() as u64;
+    if packets == 0 {
+        return;
+    }
+    // Several at a time: else it would be as many instructions to count as to look.
+    let (eights, rest) = segments.as_chunks::<8>();
+    let any = eights.iter().fold(lengths(rest), |any, eight| any | lengths(eight));
+    match (Lengths { packets, bytes: bytes + packets * u64::from(header), any }).each() {
+        Some(len) => sizes.add_alike(packets, len - header),
+        None => sizes.add_each(segments.iter().map(|segment| segment.len() as u32 - header)),
+    }
+}
+
+/// The lengths of all, or'ed.
+#[inline(always)]
+fn lengths(segments: &[Segment]) -> u32 {
+    segments.iter().fold(0, |any, segment| any | segment.len() as u32)
 }
 
 /// Copies the frame of `len` bytes that is behind the header in `segments` into a fresh mbuf, and into more of

@@ -6,6 +6,7 @@ use dpdk::mbuf::Mbuf;
 use net::{Header, Takes};
 use virtqueue::{Cursor, Reservation, Segment, Violation, Virtqueue};
 
+use crate::counters::Sizes;
 use crate::nic::said;
 
 /// What one burst to the guest came to.
@@ -30,7 +31,8 @@ impl Sent {
     }
 
     /// Copies packets from the front of `burst`, each behind `header`, into the guest's buffers, until that has
-    /// cost `budget`. If they are from a NIC that says something about them (`JUDGED`), the header says it.
+    /// cost `budget`. If they are from a NIC that says something about them (`JUDGED`), the header says it. Those copied are
+    /// counted in `sizes`.
     #[inline(always)]
     pub fn send<Q: Virtqueue, const JUDGED: bool>(
         &mut self,
@@ -38,11 +40,12 @@ impl Sent {
         header: &mut Header,
         burst: &Burst,
         budget: u64,
+        sizes: &Sizes,
     ) -> Result<(), Violation> {
-        self.fill_singles::<Q, JUDGED>(ring, header, burst.as_slice())?;
+        self.fill_singles::<Q, JUDGED>(ring, header, burst.as_slice(), sizes)?;
         match burst.as_slice().get(self.done()..) {
             None | Some([]) => Ok(()),
-            Some(others) => self.fill_others::<Q, JUDGED>(ring, header, others, budget),
+            Some(others) => self.fill_others::<Q, JUDGED>(ring, header, others, budget, sizes),
         }
     }
 
@@ -53,6 +56,7 @@ impl Sent {
         ring: &mut Q,
         header: &mut Header,
         packets: &[Mbuf],
+        sizes: &Sizes,
     ) -> Result<(), Violation> {
         let mut lens = [0; BURST_MAX];
         for (len, mbuf) in lens.iter_mut().zip(packets) {
@@ -69,10 +73,12 @@ impl Sent {
         } else {
             copy(segments, packets, &lens, header.len(), |segment, _| _ = segment.write_header(header))
         };
-        self.bytes += bytes - segments.len() as u64 * header.len() as u64;
+        let count = segments.len() as u64;
+        self.bytes += bytes - count * header.len() as u64;
         self.cost = self.bytes;
-        self.packets += segments.len() as u64;
-        self.chains += segments.len() as u64;
+        self.packets += count;
+        self.chains += count;
+        sizes.add_lens(&lens[..segments.len()], header.len() as u32, bytes);
         Ok(())
     }
 
@@ -84,6 +90,7 @@ impl Sent {
         header: &mut Header,
         packets: &[Mbuf],
         budget: u64,
+        sizes: &Sizes,
     ) -> Result<(), Violation> {
         let takes = takes::<Q, JUDGED>(ring);
         let config = ring.config();
@@ -106,6 +113,7 @@ impl Sent {
                     }
                     self.packets += 1;
                     self.bytes += u64::from(frame);
+                    sizes.add(frame);
                     self.cost += super::cost(frame, ring.segments());
                     self.chains += u64::from(chains);
                 }

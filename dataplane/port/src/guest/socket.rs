@@ -12,7 +12,7 @@ use nix::libc::{EFAULT, EIO};
 use virtqueue::{Cursor, Notifier, Reservation, Segment, Taken, Violation, Virtqueue, iovecs};
 
 use super::{GuestPair, Moved, Side};
-use crate::counters::{DropReason, RingCounters};
+use crate::counters::{DropReason, RingCounters, Sizes};
 use crate::socket::{Arrived, Fault, HEADER_LEN, MAX_FRAME, SocketPair};
 use offload::{Bytes, Checksum, Passage};
 
@@ -61,8 +61,9 @@ enum Refused {
 }
 
 /// What has happened in a turn so far.
-#[derive(Default)]
-struct Progress {
+struct Progress<'a> {
+    /// Where the guest's frames are counted: those it sent, or those it was delivered.
+    sizes: &'a Sizes,
     /// Done with: sent on or dropped.
     moved: Moved,
     /// Delivered to the guest, and their bytes.
@@ -77,14 +78,16 @@ impl GuestPair {
     /// Hands what the guest sent to `socket`, until that has cost `budget` (see [`Moved::cost`]). What the socket
     /// does not take stays with the guest.
     pub fn send_to(&mut self, socket: &mut SocketPair, budget: u64) -> Turn {
-        let mut progress = Progress::default();
+        let mut progress = Progress::new(&self.counters.rx.sizes);
         let Side { ring, header, counters, .. } = &mut self.from;
         let ring = ring.as_dyn();
         let outcome = progress.send(ring, header.len(), socket, budget, counters, |reason| {
             self.counters.dropped(reason, 1);
         });
         progress.publish(ring, counters);
-        self.counters.rx.add(progress.moved.packets, progress.moved.bytes);
+        if progress.moved.packets > 0 {
+            self.counters.rx.add(progress.moved.packets, progress.moved.bytes);
+        }
         let stop = outcome.unwrap_or_else(|violation| {
             self.from.report(&self.name, violation);
             Stop::Broken
@@ -96,12 +99,14 @@ impl GuestPair {
     /// receive buffers the socket is not read.
     pub fn receive_from(&mut self, socket: &mut SocketPair, budget: u64) -> Turn {
         let Side { ring, header, counters, long, .. } = &mut self.to;
-        let mut progress = Progress { long: *long, ..Progress::default() };
+        let mut progress = Progress { long: *long, ..Progress::new(&self.counters.tx.sizes) };
         let ring = ring.as_dyn();
         let outcome = progress.receive(ring, header, socket, budget, counters);
         progress.publish(ring, counters);
         *long = progress.long;
-        self.counters.tx.add(progress.delivered.0, progress.delivered.1);
+        if progress.delivered.0 > 0 {
+            self.counters.tx.add(progress.delivered.0, progress.delivered.1);
+        }
         let stop = outcome.unwrap_or_else(|violation| {
             self.to.report(&self.name, violation);
             Stop::Broken
@@ -138,9 +143,18 @@ impl GuestPair {
     pub fn kicks(&self) -> [Option<&Notifier>; 2] {
         [&self.from, &self.to].map(|side| side.ring.config().kick.as_ref())
     }
+
+    /// The counters of the rings that they are for.
+    pub fn kicked(&self) -> [&RingCounters; 2] {
+        [&self.from, &self.to].map(|side| &**side.counters)
+    }
 }
 
-impl Progress {
+impl<'a> Progress<'a> {
+    fn new(sizes: &'a Sizes) -> Progress<'a> {
+        Progress { sizes, moved: Moved::default(), delivered: (0, 0), chains: 0, long: 0 }
+    }
+
     /// Counts a frame that is done with.
     fn done(&mut self, bytes: usize, cost: u64) {
         self.moved.packets += 1;
@@ -189,6 +203,7 @@ impl Progress {
             }
             ring.complete(token, 0);
             self.chains += 1;
+            self.sizes.add(frame);
             self.done(frame as usize, cost);
             self.publish_batch(ring, counters);
         }
@@ -242,7 +257,7 @@ impl Progress {
                             touch(ring.segments());
                         }
                         ring.decline();
-                        socket.counters.rx.add(1, 0);
+                        socket.counters.rx.add_frame(0);
                         socket.counters.dropped(reason, 1);
                         self.done(0, super::PIECE);
                     }
@@ -372,7 +387,9 @@ impl Progress {
         }
         // The frame was counted when it was read: as the first.
         if !cutter.is_first() {
-            socket_counters.rx.add(1, head.len() as u64);
+            socket_counters.rx.packets.add(1);
+            socket_counters.rx.bytes.add(head.len() as u64);
+            socket_counters.rx.sizes.add(len as u32);
         }
         cutter.segment_done();
         Ok(true)
@@ -397,6 +414,7 @@ impl Progress {
         self.chains += u64::from(chains);
         self.delivered.0 += 1;
         self.delivered.1 += len as u64;
+        self.sizes.add(len as u32);
         let filled = iovecs(segments, 0, header.len() + len).count();
         self.done(len, super::cost(len as u32, &segments[..filled]));
     }

@@ -10,6 +10,7 @@ use dpdk::mempool::Mempool;
 use net::{Action, Offload, Plan, Segments, Sum, Takes};
 
 use super::Verdicts;
+use crate::counters::{Lengths, Sizes};
 use crate::guest::complete::packet;
 
 /// Longest frame that can be cut, in bytes: IP's longest packet, and Ethernet.
@@ -82,8 +83,9 @@ impl Judge {
         self.behind.clear();
     }
 
-    /// Receives up to `max` packets behind those in `held`, fit for the guest.
-    pub fn receive(&mut self, queue: &mut RxQueue, held: &mut Burst, max: usize) -> Judged {
+    /// Receives up to `max` packets behind those in `held`, fit for the guest. They are counted in `sizes` as they came;
+    /// of a frame that is cut, what it is more than one packet in addition.
+    pub fn receive(&mut self, queue: &mut RxQueue, held: &mut Burst, max: usize, sizes: &Sizes) -> Judged {
         let (mut judged, first) = (Judged::default(), held.len());
         self.move_up(held);
         if self.len() == 0 {
@@ -91,14 +93,15 @@ impl Judge {
             // Long packets that wait for mbufs must not have them all.
             queue.receive(held, if self.verdicts.lro { max.min(LRO_BURST) } else { max });
             let new = &held.as_slice()[old..];
-            (judged.packets, judged.bytes) =
-                (new.len() as u64, new.iter().map(|mbuf| u64::from(mbuf.pkt_len())).sum());
+            let lengths = Lengths::of(new);
+            (judged.packets, judged.bytes) = (lengths.packets, lengths.bytes);
+            sizes.add_burst(lengths, new.iter().map(Mbuf::pkt_len));
             self.set_aside(held, old);
         }
         while self.behind.is_empty()
             && let Some(mbuf) = self.arrived.pop_front()
         {
-            if let Err((mbuf, Starved)) = self.fit(mbuf, held, &mut judged) {
+            if let Err((mbuf, Starved)) = self.fit(mbuf, held, &mut judged, sizes) {
                 self.arrived.push_front(mbuf);
                 break;
             }
@@ -123,7 +126,13 @@ impl Judge {
     }
 
     /// Does what the guest does not take, and adds what becomes of the packet.
-    fn fit(&mut self, mut mbuf: Mbuf, held: &mut Burst, judged: &mut Judged) -> Result<(), (Mbuf, Starved)> {
+    fn fit(
+        &mut self,
+        mut mbuf: Mbuf,
+        held: &mut Burst,
+        judged: &mut Judged,
+        sizes: &Sizes,
+    ) -> Result<(), (Mbuf, Starved)> {
         let ol_flags = mbuf.ol_flags();
         if !self.verdicts.partial && ol_flags & flags::RX_L4_CKSUM_MASK == flags::RX_L4_CKSUM_NONE {
             // The driver means something else with it.
@@ -147,6 +156,7 @@ impl Judge {
                 };
                 judged.packets += packets - 1;
                 judged.bytes += bytes - u64::from(mbuf.pkt_len());
+                sizes.add_each(self.behind.iter().skip(1).map(Mbuf::pkt_len));
                 self.move_up(held);
             }
             _ => judged.bad += 1,

@@ -195,7 +195,7 @@ impl SocketPair {
         }
         let room: usize = pieces.iter().map(|piece| piece.iov_len).sum();
         if len <= room && tag.is_none() {
-            self.counters.rx.add(1, len as u64);
+            self.counters.rx.add_frame(len);
             return Ok(Arrived::Placed { header: self.held.header, len });
         }
         let frame = &mut self.held.frame;
@@ -206,7 +206,7 @@ impl SocketPair {
         if let Some(tag) = tag.filter(|_| len >= TAG_AT) {
             self.held.insert_tag(tag);
         }
-        self.counters.rx.add(1, self.held.len as u64);
+        self.counters.rx.add_frame(self.held.len);
         self.counters.rx_held.set(1);
         Ok(Arrived::Held)
     }
@@ -242,7 +242,7 @@ impl SocketPair {
         let written = unsafe { libc::writev(self.fd.as_raw_fd(), iov.as_ptr(), iov.len() as libc::c_int) };
         iov.clear();
         Errno::result(written)?;
-        self.counters.tx.add(1, len as u64);
+        self.counters.tx.add_frame(len);
         Ok(())
     }
 
@@ -272,13 +272,16 @@ impl SocketPair {
     pub fn drop_held(&mut self, reason: DropReason) {
         if let Some(cutter) = &mut self.cutter {
             let first = cutter.is_first();
-            let (packets, bytes) = cutter.undelivered();
+            let rx = &self.counters.rx;
             // The first was counted when the frame was read.
-            if !first {
-                self.counters.rx.add(packets, bytes);
-                self.counters.dropped(reason, packets);
-            } else if packets > 0 {
+            if first {
+                cutter.undelivered(|_| {});
                 self.counters.dropped(reason, 1);
+            } else {
+                let (packets, bytes) = cutter.undelivered(|len| rx.sizes.add(len));
+                rx.packets.add(packets);
+                rx.bytes.add(bytes);
+                self.counters.dropped(reason, packets);
             }
         }
         if !self.held.is_empty() {
@@ -310,7 +313,7 @@ impl SocketPair {
             match unsafe { self.receive([]) } {
                 Ok(_) => self.drop_held(DropReason::NotConnected),
                 Err(error) if Fault::of(&error) == Fault::Frame => {
-                    self.counters.rx.add(1, 0);
+                    self.counters.rx.add_frame(0);
                     self.counters.dropped(DropReason::NotConnected, 1);
                 }
                 Err(_) => return discarded,

@@ -9,14 +9,18 @@ use snapshot::{Rates, WorkerRates};
 use super::state::Sort;
 use super::*;
 
+fn rates(busy_percent: f64, rounds_per_second: f64) -> WorkerRates {
+    WorkerRates { busy_percent, rounds_per_second, ..WorkerRates::default() }
+}
+
 /// A datapath with much to show: long names and numbers, and drops that go on.
 fn status(look: u64) -> Status {
     let text = include_str!("../../../ringwired/tests/common/status.json");
     let mut status: Status = serde_json::from_str(text).unwrap();
-    status.workers[0].rates = Some(WorkerRates { busy_percent: 37.2, rounds_per_second: 1_234_567.0 });
+    status.workers[0].rates = Some(rates(37.2, 1_234_567.0));
     let busy = snapshot::Worker {
         name: "worker:1023".into(),
-        rates: Some(WorkerRates { busy_percent: 100.0, rounds_per_second: 0.0 }),
+        rates: Some(rates(100.0, 0.0)),
         ..status.workers[0].clone()
     };
     status.workers.push(busy);

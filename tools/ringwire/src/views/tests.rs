@@ -5,7 +5,8 @@ use snapshot::{Rates, Status, WorkerRates};
 fn status() -> Status {
     let text = include_str!("../../../ringwired/tests/common/status.json");
     let mut status: Status = serde_json::from_str(text).unwrap();
-    status.workers[0].rates = Some(WorkerRates { busy_percent: 37.25, rounds_per_second: 1_234_567.0 });
+    let (busy_percent, rounds_per_second) = (37.25, 1_234_567.0);
+    status.workers[0].rates = Some(WorkerRates { busy_percent, rounds_per_second, ..WorkerRates::default() });
     for port in &mut status.ports {
         port.rates = Some(Rates::default());
     }

@@ -25,7 +25,7 @@ enum Fate {
     Waits,
 }
 
-impl Forwarded {
+impl Forwarded<'_> {
     /// Does the same as `forward` for a sender that may leave something to complete.
     pub(super) fn forward_incomplete(
         &mut self,
@@ -58,6 +58,7 @@ impl Forwarded {
             } else {
                 self.count_drop(frame);
                 self.bytes += u64::from(frame);
+                self.rx.add(frame);
                 Ok(Fate::Done)
             };
             match fate {
@@ -176,6 +177,8 @@ impl Forwarded {
         self.packets += 1;
         self.chains += u64::from(chains);
         self.bytes += u64::from(bytes);
+        self.rx.add(bytes);
+        self.tx.add(bytes);
     }
 
     fn drop_frame(&mut self, reason: DropReason, bytes: u32) {
@@ -185,6 +188,7 @@ impl Forwarded {
             _ => self.too_long += 1,
         }
         self.bytes += u64::from(bytes);
+        self.rx.add(bytes);
         self.dropped_bytes += u64::from(bytes);
     }
 }

@@ -1,9 +1,10 @@
 //! Guest tx virtqueue -> burst, from a guest that may leave something to complete.
 
+use dpdk::mbuf::Mbuf;
 use virtqueue::{Violation, Virtqueue};
 
 use super::Received;
-use crate::counters::DropReason;
+use crate::counters::{DropReason, Sizes};
 use crate::guest::Limits;
 use crate::guest::complete::{Completed, Workbench};
 use crate::outbox::Outbox;
@@ -33,6 +34,7 @@ impl ReceivedIncomplete {
         outbox: &mut Outbox,
         limits: Limits,
         workbench: &mut Workbench,
+        sizes: &Sizes,
     ) -> Result<(), Violation> {
         loop {
             let left = self.left(outbox, limits);
@@ -41,8 +43,10 @@ impl ReceivedIncomplete {
             }
             let next = Limits { packets: left, cost: limits.cost - self.received.cost, ..limits };
             let Outbox { burst, pool, .. } = outbox;
-            self.received.take_singles::<Q, true>(ring, header, burst, next, pool)?;
-            if self.left(outbox, limits) == 0 || !self.take_one(ring, header, outbox, limits, workbench)? {
+            self.received.take_singles::<Q, true>(ring, header, burst, next, pool, sizes)?;
+            if self.left(outbox, limits) == 0
+                || !self.take_one(ring, header, outbox, limits, workbench, sizes)?
+            {
                 return Ok(());
             }
         }
@@ -62,6 +66,7 @@ impl ReceivedIncomplete {
         outbox: &mut Outbox,
         limits: Limits,
         workbench: &mut Workbench,
+        sizes: &Sizes,
     ) -> Result<bool, Violation> {
         let Some(taken) = ring.take()? else {
             return Ok(false);
@@ -69,6 +74,7 @@ impl ReceivedIncomplete {
         let (token, frame) = (taken.token, taken.len.saturating_sub(header));
         let received = &mut self.received;
         received.cost += crate::guest::cost(frame, taken.segments);
+        let (first, waiting) = (outbox.burst.len(), outbox.behind.len());
         let completed = match frame < net::MIN_FRAME {
             true => Completed::Dropped(DropReason::Runt),
             false => workbench.complete(taken.segments, (header, frame, limits.frame), outbox),
@@ -78,9 +84,12 @@ impl ReceivedIncomplete {
                 received.filled += 1;
                 received.bytes += bytes;
                 self.cut += packets - 1;
+                let made = outbox.burst.iter().skip(first).chain(outbox.behind.iter().skip(waiting));
+                sizes.add_each(made.map(Mbuf::pkt_len));
             }
             Completed::Dropped(reason) => {
                 received.bytes += u64::from(frame);
+                sizes.add(frame);
                 match reason {
                     DropReason::Runt => received.runts += 1,
                     DropReason::Oversize => received.oversize += 1,
