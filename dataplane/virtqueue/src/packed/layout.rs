@@ -170,15 +170,32 @@ impl Descs {
         let (mut at, mut count) = (first, 0);
         while count < most {
             let here = at.on_this_lap(most - count, self.size);
-            let available = at.available();
-            for slot in at.slot..at.slot + here {
-                if self.flags(slot).load(Ordering::Relaxed) & (AVAIL | USED) != available {
-                    return count + (slot - at.slot);
-                }
+            let (end, available) = (at.slot + here, at.available());
+            let mut slot = at.slot;
+            while end - slot >= 4 && self.are_available::<4>(slot, available) {
+                slot += 4;
             }
-            (at, count) = (at.after(here, self.size), count + here);
+            while slot < end && self.are_available::<1>(slot, available) {
+                slot += 1;
+            }
+            count += slot - at.slot;
+            if slot < end {
+                return count;
+            }
+            at = at.after(here, self.size);
         }
         count
+    }
+
+    /// Whether all of `K` descriptors from `slot` on are flagged as `available`.
+    #[inline(always)]
+    fn are_available<const K: u16>(&self, slot: u16, available: u16) -> bool {
+        let (mut all, mut any) = (u16::MAX, 0);
+        for k in 0..K {
+            let flags = self.flags(slot + k).load(Ordering::Relaxed);
+            (all, any) = (all & flags, any | flags);
+        }
+        all & available != 0 && any & (AVAIL | USED) == available
     }
 
     /// Whether the guest has made the descriptor at `position` available.
