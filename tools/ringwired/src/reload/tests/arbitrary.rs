@@ -133,6 +133,35 @@ fn connect(datapath: &mut Datapath, choices: &mut Choices<'_>) {
     }
 }
 
+/// The same, but for one port.
+fn edited(config: &Config, bytes: &[u8]) -> Config {
+    let mut choices = Choices(bytes.iter());
+    let mut config = config.clone();
+    let Datapath { nics, sockets, guests, .. } = &mut config.datapath;
+    let at = choices.below(16);
+    match choices.below(4) {
+        0 if !nics.is_empty() => {
+            let at = at % nics.len();
+            nics[at].lro = !nics[at].lro;
+        }
+        1 if !sockets.is_empty() => {
+            let at = at % sockets.len();
+            sockets[at].interface = "other".to_owned();
+        }
+        2 if !guests.is_empty() => {
+            let gone = guests.remove(at % guests.len()).name;
+            let left = guests.iter_mut().filter(|guest| guest.backend.as_ref() == Some(&gone));
+            left.for_each(|guest| guest.backend = None);
+        }
+        3 if !guests.is_empty() => {
+            let at = at % guests.len();
+            guests[at].queues += 1;
+        }
+        _ => {}
+    }
+    config.canonical()
+}
+
 fn text(config: &Config) -> String {
     File::of(config).text()
 }
@@ -153,17 +182,24 @@ fn concerns(change: &Change, name: &str) -> bool {
     }
 }
 
-/// The ports that a guest needs, itself included, each with its keys.
+/// The ports that a guest needs, itself included, and what its partner needs to be there, each with its keys.
 fn needs(config: &Config, guest: &GuestConfig) -> Vec<Option<toml::Table>> {
     let Datapath { nics, sockets, guests, .. } = &config.datapath;
     let nics = nics.iter().cloned().map(PortConfig::Nic);
     let sockets = sockets.iter().cloned().map(PortConfig::Socket);
     let ports = nics.chain(sockets).chain(guests.iter().cloned().map(PortConfig::Guest));
     let ports: Vec<PortConfig> = ports.collect();
-    let punt = guest.punt.as_ref().map(|punt| &punt.port);
-    let names = [Some(&guest.name), guest.backend.as_ref(), guest.fallback.as_ref(), punt];
+    let punt = |guest: &GuestConfig| guest.punt.as_ref().map(|punt| punt.port.clone());
+    let partner = guests.iter().find(|other| Some(&other.name) == guest.backend.as_ref());
+    let names = [
+        Some(guest.name.clone()),
+        guest.backend.clone(),
+        guest.fallback.clone(),
+        punt(guest),
+        partner.and_then(punt),
+    ];
     let keys = |name: &str| Some(ports.iter().find(|port| port.name() == name)?.keys());
-    names.into_iter().map(|name| keys(name?)).collect()
+    names.into_iter().map(|name| keys(&name?)).collect()
 }
 
 proptest! {
@@ -188,7 +224,11 @@ proptest! {
     }
 
     #[test]
-    fn who_is_not_concerned_is_not_touched(a in any_config(), b in any_config()) {
+    fn who_is_not_concerned_is_not_touched(
+        a in any_config(),
+        edit in prop::collection::vec(any::<u8>(), 2),
+    ) {
+        let b = edited(&a, &edit);
         let stage = Stage::set(&text(&b));
         let running = Arc::new(MadeUp::new(a.datapath.clone(), Vec::new()));
         stage.reloader(running.clone()).reload(false).unwrap();
