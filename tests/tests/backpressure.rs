@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use snapshot::Sizes;
 use tests::daemon::{Daemon, assert_balanced, drops};
 use tests::frames::Frames;
 use tests::namespace::{self, Namespace};
@@ -103,6 +104,13 @@ impl Stage {
         let (vm1, wire0) = (self.daemon.port("vm1"), self.daemon.port("wire0"));
         assert_eq!((vm1.rx_packets, vm1.held, drops(&vm1)), (SENT.count, 0, 0));
         assert_eq!((wire0.tx_packets, wire0.tx_bytes), (SENT.count, SENT.bytes()));
+        // Through however many bursts that the NIC took a part of.
+        let mut sizes = [0; snapshot::SIZE_CLASSES];
+        for frame in SENT.iter() {
+            sizes[Sizes::LAST.iter().filter(|last| frame.len() + 4 > **last as usize).count()] += 1;
+        }
+        assert_eq!(vm1.pairs[0].rx.sizes.classes(), sizes);
+        assert_eq!(wire0.pairs[0].tx.sizes.classes(), sizes);
         assert_balanced(&self.daemon, "vm1", "wire0");
         let sent = guest.stats(0);
         assert_eq!((sent.tx_packets, sent.tx_bytes), (SENT.count, SENT.bytes()));

@@ -139,7 +139,7 @@ tick_every() {
 {
     RW_BUILD_PACKAGES=(build-essential pkg-config libclang-dev libdpdk-dev)
     RW_GUEST_PACKAGES=(qemu-system-x86 busybox-static cpio kmod lz4 zstd xz-utils iperf3 ethtool tcpdump)
-    RW_NET_PACKAGES=(iproute2 iputils-ping ethtool iperf3 jq tcpdump python3-scapy)
+    RW_NET_PACKAGES=(iproute2 iputils-ping ethtool iperf3 jq tcpdump python3-scapy tmux)
     RW_TESTPMD_PACKAGES=(dpdk-dev)
     RW_COUNT_PACKAGES=(valgrind)
     RW_API_PACKAGES=(python3-venv)

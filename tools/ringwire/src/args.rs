@@ -51,8 +51,11 @@ pub enum Command {
     Guest(GuestCommand),
     /// Counters: packets and bytes each way, held, and drops by reason.
     Stats {
-        /// Only this port.
+        /// Only this port: also bursts, sizes, held time, kicks and calls of each of its queues.
         name: Option<String>,
+        /// What each drop reason means; those that packets were dropped for first.
+        #[arg(long)]
+        explain: bool,
         #[command(flatten)]
         output: Output,
     },

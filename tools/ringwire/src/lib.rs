@@ -92,11 +92,19 @@ fn run(api: &Path, command: &Command) -> Result<(String, u8), ClientError> {
         Command::Config(ConfigCommand::Dump(output)) => configuration::dump(api, output),
         Command::Reload { dry_run, output } => configuration::reload(api, *dry_run, output),
         Command::Log { filter, output } => configuration::log(api, filter.as_deref(), output),
-        Command::Stats { name: None, output } => {
+        Command::Stats { name, explain: true, output } => {
+            let view = if output.json { views::explained_json } else { views::explained };
+            let text = &Output { json: false };
+            match name {
+                None => show(api, "/v1/ports", text, |ports: &Vec<Port>| view(ports)),
+                Some(name) => show(api, &port(name), text, |port| view(std::slice::from_ref(port))),
+            }
+        }
+        Command::Stats { name: None, explain: false, output } => {
             show(api, "/v1/ports", output, |ports: &Vec<Port>| views::stats(ports))
         }
-        Command::Stats { name: Some(name), output } => {
-            show(api, &port(name), output, |port| views::stats(std::slice::from_ref(port)))
+        Command::Stats { name: Some(name), explain: false, output } => {
+            show(api, &port(name), output, views::stats_of)
         }
     };
     Ok((text?, 0))

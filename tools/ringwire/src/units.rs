@@ -83,6 +83,16 @@ pub fn duration(seconds: f64) -> String {
     shown.collect::<Vec<_>>().join(" ")
 }
 
+/// `1.50 ms`; nothing is `0`.
+pub fn nanoseconds(number: u64) -> String {
+    let steps = [(1e9, "s"), (1e6, "ms"), (1e3, "µs"), (1.0, "ns")];
+    let number = number as f64;
+    match steps.into_iter().find(|(size, _)| number >= *size) {
+        Some((size, unit)) => format!("{:.2} {unit}", number / size),
+        None => "0".to_owned(),
+    }
+}
+
 /// `yes` or `no`.
 pub fn yes(truth: bool) -> String {
     if truth { "yes" } else { "no" }.to_owned()
@@ -130,6 +140,16 @@ mod tests {
         assert_eq!(percent(0.0), "0.0 %");
         assert_eq!(percent(0.01), "< 0.1 %");
         assert_eq!(percent(100.0), "100.0 %");
+        let spans = [
+            (0, "0"),
+            (7, "7.00 ns"),
+            (1500, "1.50 µs"),
+            (2_000_000, "2.00 ms"),
+            (61_500_000_000, "61.50 s"),
+        ];
+        for (number, text) in spans {
+            assert_eq!(nanoseconds(number), text);
+        }
         let times = [(0.9, "0 s"), (65.0, "1 min 5 s"), (7200.0, "2 h 0 min"), (90061.0, "1 d 1 h")];
         for (seconds, text) in times {
             assert_eq!(duration(seconds), text);

@@ -4,6 +4,8 @@ use std::fmt::{Display, Write};
 
 use snapshot::{Guest, Nic, Port, PortKind, Status, Worker};
 
+mod counters;
+
 /// Content type of the format.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -29,7 +31,13 @@ impl Page {
 
 impl Family<'_> {
     fn sample(&mut self, labels: &Labels<'_>, value: impl Display) {
+        self.part("", labels, value);
+    }
+
+    /// A sample of a histogram, whose name ends in what it is.
+    fn part(&mut self, suffix: &str, labels: &Labels<'_>, value: impl Display) {
         self.text.push_str(self.name);
+        self.text.push_str(suffix);
         for (index, (label, content)) in labels.iter().enumerate() {
             let opening = if index == 0 { '{' } else { ',' };
             let content = content.to_string();
@@ -46,7 +54,10 @@ pub fn render(status: &Status) -> String {
     let mut page = Page { text: String::new() };
     daemon(&mut page, status);
     workers(&mut page, &status.workers);
+    counters::workers(&mut page, &status.workers);
     ports(&mut page, &status.ports);
+    counters::sizes(&mut page, &status.ports);
+    counters::pairs(&mut page, &status.ports);
     drops(&mut page, &status.ports);
     guests(&mut page, &status.ports);
     queues(&mut page, &status.ports);
@@ -163,6 +174,8 @@ fn queues(page: &mut Page, ports: &[Port]) {
     family("ringwire_queue_broken", "gauge", help, |queue| queue.violation.is_some().into());
     let help = "Chains returned to the guest.";
     family("ringwire_queue_used_total", "counter", help, |queue| queue.used);
+    let help = "Kicks that were noticed: none while the virtqueue is polled.";
+    family("ringwire_queue_kicks_total", "counter", help, |queue| queue.kicks);
     let help = "Calls (guest interrupts) sent.";
     family("ringwire_queue_calls_total", "counter", help, |queue| queue.calls);
     let help = "Calls left out because the guest had suppressed them.";

@@ -5,7 +5,7 @@ use ratatui::text::{Line, Span};
 use snapshot::{Port, PortKind, Status, Worker};
 
 use super::state::Top;
-use crate::units::{count, duration, rate};
+use crate::units::{NOTHING, count, duration, rate};
 
 /// Widths of the columns, and what stands above them; a gap of one follows each. What is left is the history's.
 const COLUMNS: [(usize, &str); 8] = [
@@ -22,7 +22,7 @@ const COLUMNS: [(usize, &str); 8] = [
 const NUMBERS: usize = 3;
 /// Characters of a worker's name, and of what follows its bar.
 const NAME: usize = 12;
-const REST: usize = 32;
+const REST: usize = 48;
 
 /// The frame; lines beyond `height` are left out, ports before workers.
 pub fn lines(top: &Top, width: usize, height: usize) -> Vec<Line<'static>> {
@@ -62,18 +62,19 @@ fn head(top: &Top, width: usize) -> Line<'static> {
 fn worker(worker: &Worker, width: usize) -> Line<'static> {
     let rates = worker.rates.unwrap_or_default();
     let bar = width.saturating_sub(NAME + REST + 2).clamp(4, 60);
-    let full = (rates.busy_percent / 100.0 * bar as f64).round().clamp(0.0, bar as f64) as usize;
-    let color = match rates.busy_percent {
+    let used = rates.utilisation_percent;
+    let full = (used / 100.0 * bar as f64).round().clamp(0.0, bar as f64) as usize;
+    let color = match used {
         90.0.. => Color::Red,
         60.0.. => Color::Yellow,
         _ => Color::Green,
     };
-    let rest = format!(
-        " {:>5.1} %  lanes {:>3}  {:>10}",
-        rates.busy_percent,
-        worker.lanes,
-        rate(rates.rounds_per_second, "r/s")
-    );
+    let cycles = rates.cycles_per_packet.map_or(NOTHING.to_owned(), |cycles| match cycles {
+        0.0..100_000.0 => format!("{cycles:.0}"),
+        _ => rate(cycles, "").trim_end().to_owned(),
+    });
+    let rounds = rate(rates.rounds_per_second, "r/s");
+    let rest = format!(" {used:>5.1} %  lanes {:>3}  {rounds:>10}  {cycles:>6} cyc/pkt", worker.lanes);
     let name = format!("{:<NAME$} ", cut(&worker.name, NAME));
     let room = width.saturating_sub(name.chars().count() + bar);
     Line::from(vec![

@@ -10,7 +10,14 @@ use super::state::Sort;
 use super::*;
 
 fn rates(busy_percent: f64, rounds_per_second: f64) -> WorkerRates {
-    WorkerRates { busy_percent, rounds_per_second, ..WorkerRates::default() }
+    let cycles_per_packet = (rounds_per_second > 0.0).then_some(163.4);
+    WorkerRates {
+        busy_percent,
+        rounds_per_second,
+        utilisation_percent: busy_percent,
+        pps: 0.0,
+        cycles_per_packet,
+    }
 }
 
 /// A datapath with much to show: long names and numbers, and drops that go on.

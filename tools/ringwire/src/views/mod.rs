@@ -1,5 +1,7 @@
 //! What each command prints for people.
 
+mod drops;
+mod pairs;
 mod port;
 mod ports;
 mod stats;
@@ -8,13 +10,14 @@ mod status;
 mod tests;
 mod workers;
 
+pub use drops::{explained, explained_json};
 pub use port::port;
 pub use ports::ports;
-pub use stats::stats;
+pub use stats::{stats, stats_of};
 pub use status::status;
 pub use workers::{assigned, workers};
 
-use snapshot::{Port, PortKind};
+use snapshot::{Port, PortKind, Queue};
 
 use crate::table::Table;
 use crate::units::{NOTHING, count};
@@ -31,6 +34,10 @@ fn kind(port: &Port) -> String {
 
 fn backend(port: &Port) -> String {
     port.guest.as_ref().map_or(NOTHING, |guest| &guest.backend).to_owned()
+}
+
+fn direction(queue: &Queue) -> &'static str {
+    if queue.index.is_multiple_of(2) { "to guest" } else { "from guest" }
 }
 
 /// `ringwire backend set`: what the guest is connected to now.

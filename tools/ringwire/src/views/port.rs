@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use snapshot::{Guest, Interface, Nic, Port, Queue};
 
+use super::pairs::pairs;
 use super::{drops, kind};
 use crate::table::Table;
 use crate::units::{NOTHING, bytes, count, memory, rate, yes};
@@ -22,6 +23,7 @@ pub fn port(port: &Port) -> String {
         interface_facts(&mut facts, interface);
     }
     text.push_str(&format!("{facts}\n{}{}", counters(port), drops(std::slice::from_ref(port))));
+    text.push_str(&pairs(&port.pairs));
     if let Some(guest) = &port.guest {
         text.push_str(&queues(&guest.queues));
     }
@@ -125,17 +127,17 @@ fn queues(queues: &[Queue]) -> String {
     let mut table = Table::new(0)
         .numbers(&["QUEUE"])
         .words(&["DIRECTION", "ENABLED", "OWNER", "FORMAT"])
-        .numbers(&["SIZE", "USED", "CALLS", "CALLS SUPPRESSED"]);
+        .numbers(&["SIZE", "USED", "KICKS", "CALLS", "CALLS SUPPRESSED"]);
     for queue in queues {
-        let direction = if queue.index % 2 == 0 { "to guest" } else { "from guest" };
         table.row(vec![
             queue.index.to_string(),
-            direction.to_owned(),
+            super::direction(queue).to_owned(),
             yes(queue.enabled),
             queue.owner.clone(),
             queue.format.clone(),
             queue.size.to_string(),
             count(queue.used),
+            count(queue.kicks),
             count(queue.calls),
             count(queue.calls_suppressed),
         ]);

@@ -2,6 +2,7 @@
 
 use snapshot::Port;
 
+use super::pairs::{pairs, queues};
 use super::{dropped, drops, kind};
 use crate::table::Table;
 use crate::units::count;
@@ -23,4 +24,9 @@ pub fn stats(ports: &[Port]) -> String {
         ]);
     }
     format!("{table}{}", drops(ports))
+}
+
+/// Those of one port, of each of its queue pairs and virtqueues too.
+pub fn stats_of(port: &Port) -> String {
+    format!("{}{}{}", stats(std::slice::from_ref(port)), pairs(&port.pairs), queues(port))
 }

@@ -30,7 +30,7 @@ pub fn status(status: &Status) -> String {
 }
 
 fn workers(workers: &[Worker]) -> Table {
-    let columns = ["CORE", "LANES", "BUSY ROUNDS", "ROUNDS/S"];
+    let columns = ["CORE", "LANES", "BUSY ROUNDS", "ROUNDS/S", "UTILISATION", "CYCLES/PACKET"];
     let mut table = Table::new(0).words(&["WORKER"]).numbers(&columns);
     for worker in workers {
         let rates = worker.rates;
@@ -40,6 +40,10 @@ fn workers(workers: &[Worker]) -> Table {
             worker.lanes.to_string(),
             rates.map_or(NOTHING.to_owned(), |rates| percent(rates.busy_percent)),
             rates.map_or(NOTHING.to_owned(), |rates| rate(rates.rounds_per_second, "")),
+            rates.map_or(NOTHING.to_owned(), |rates| percent(rates.utilisation_percent)),
+            rates
+                .and_then(|rates| rates.cycles_per_packet)
+                .map_or(NOTHING.to_owned(), |cycles| format!("{cycles:.0}")),
         ]);
     }
     table

@@ -6,7 +6,13 @@ fn status() -> Status {
     let text = include_str!("../../../ringwired/tests/common/status.json");
     let mut status: Status = serde_json::from_str(text).unwrap();
     let (busy_percent, rounds_per_second) = (37.25, 1_234_567.0);
-    status.workers[0].rates = Some(WorkerRates { busy_percent, rounds_per_second, ..WorkerRates::default() });
+    status.workers[0].rates = Some(WorkerRates {
+        busy_percent,
+        rounds_per_second,
+        utilisation_percent: 41.5,
+        pps: 2e6,
+        cycles_per_packet: Some(163.4),
+    });
     for port in &mut status.ports {
         port.rates = Some(Rates::default());
     }
@@ -28,6 +34,8 @@ fn the_views_are_as_they_should_be() {
         (super::port(&status.ports[3]), include_str!("expected/guest.txt")),
         (super::port(&status.ports[5]), include_str!("expected/tap.txt")),
         (super::stats(&status.ports), include_str!("expected/stats.txt")),
+        (super::stats_of(&status.ports[3]), include_str!("expected/stats_guest.txt")),
+        (super::explained(&status.ports), include_str!("expected/explained.txt")),
     ];
     for (view, expected) in views {
         assert_eq!(view, expected, "\n{view}");
@@ -41,7 +49,8 @@ fn before_the_second_sample_there_are_no_rates() {
     status.ports[0].rates = None;
     let text = super::status(&status);
     let line = |name: &str| text.lines().find(|line| line.starts_with(name)).unwrap().to_owned();
-    assert!(line("worker:1").ends_with("-         -"), "{text}");
+    let cells: Vec<String> = line("worker:1").split_whitespace().map(str::to_owned).collect();
+    assert_eq!(cells[3..], ["-"; 4], "{text}");
     let wire0 = line("wire0");
     let cells: Vec<&str> = wire0.split_whitespace().collect();
     assert_eq!(cells[3..8], ["-"; 5], "{text}");
