@@ -7,9 +7,11 @@ use super::{Labels, Page, kind};
 /// Octets of a frame that are on the wire only: its check sequence.
 const FCS: u64 = 4;
 
+type Cycles = fn(&Worker) -> u64;
+
 /// What workers have done with their time.
 pub fn workers(page: &mut Page, workers: &[Worker]) {
-    let states: [(&str, fn(&Worker) -> u64); 2] =
+    let states: [(&str, Cycles); 2] =
         [("busy", |worker| worker.time.busy_cycles), ("idle", |worker| worker.time.idle_cycles)];
     let help =
         "Time that a worker polled, by whether its round moved a packet; while it sleeps there is none.";
