@@ -33,6 +33,8 @@ pub(crate) struct Api {
     socket: String,
     mode: String,
     #[serde(skip_serializing_if = "Option::is_none")]
+    owner: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     group: Option<String>,
 }
 
@@ -150,7 +152,8 @@ fn address(mac: [u8; 6]) -> String {
 impl Api {
     fn of(config: &ApiConfig) -> Api {
         let socket = config.socket.display().to_string();
-        Api { socket, mode: octal(config.mode), group: config.group.clone() }
+        let ApiConfig { owner, group, .. } = config.clone();
+        Api { socket, mode: octal(config.mode), owner, group }
     }
 }
 

@@ -12,8 +12,8 @@ use engine::config::{
 
 const CORES: [usize; 4] = [0, 1, 2, 6];
 
-const FULL: &str = r#"
-[api]
+const FULL: &str = r#"[api]
+owner = "ringwire"
 socket = "/run/ringwire/api.sock"
 mode = "0600"
 group = "kvm"
@@ -98,7 +98,7 @@ fn a_full_file_is_read() {
     let config = parse(FULL).unwrap();
     assert_eq!(config.api.socket, Path::new("/run/ringwire/api.sock"));
     assert_eq!(config.api.mode, 0o600);
-    assert_eq!(config.api.group.as_deref(), Some("kvm"));
+    assert_eq!((config.api.owner.as_deref(), config.api.group.as_deref()), (Some("ringwire"), Some("kvm")));
     let datapath = config.datapath;
     assert_eq!(datapath.eal_args, ["--no-pci"]);
     assert!(matches!(datapath.hugepages, HugepagePolicy::Require));
@@ -221,7 +221,7 @@ fn a_nic_is_asked_for_lro() {
 /// A change of one line of [`FULL`], by its text, and the refusal from the line number on.
 const ONE_LINE_CHANGES: &[(&str, &str, &str)] = &[
     // Syntax.
-    ("[api]", "[api", "2: api: invalid TOML: unclosed table, expected `]`"),
+    ("[api]", "[api", "1: api: invalid TOML: unclosed table, expected `]`"),
     (
         "cores = [1, 6]",
         "cores = [1, 6",

@@ -7,6 +7,7 @@ use crate::config::Config;
 const DUMPED: &str = r#"[api]
 socket = "/run/ringwire/api.sock"
 mode = "0600"
+owner = "ringwire"
 group = "kvm"
 
 [eal]
