@@ -28,7 +28,7 @@ pub use notify::{Notifier, NotifyError, prepare_to_signal};
 pub use offer::Offer;
 pub use packed::PackedRing;
 pub use ring::{Call, Reservation, Ring, RingConfig, SetupError, Taken, Token, Violation, Virtqueue};
-pub use segment::{Cursor, Segment};
+pub use segment::{Cursor, Head, Segment};
 pub use split::SplitRing;
 pub use transfer::iovecs;
 pub use view::{Glance, RingView};

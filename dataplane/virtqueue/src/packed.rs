@@ -265,7 +265,7 @@ impl PackedRing {
 
     /// Returns the first `count` of the chains found as used, with as many bytes written to each as `lens` says.
     #[inline(always)]
-    fn complete_singles(&mut self, count: u16, mut lens: impl Iterator<Item = u32>) {
+    fn complete_singles<const WAY: u16>(&mut self, count: u16, mut lens: impl Iterator<Item = u32>) {
         let size = self.config.size;
         let (mut at, mut done) = (self.next_used, 0);
         if let (Some(last), [.., id]) = (&mut self.last, self.singles.ids(count.into())) {
@@ -279,8 +279,9 @@ impl PackedRing {
         while done < count {
             let here = at.on_this_lap(count - done, size);
             let ids = &self.singles.ids(count.into())[usize::from(done)..][..usize::from(here)];
+            // As those of the descriptors: what was to be written was (virtio 1.2, 2.8.4).
+            let flags = at.used() | WAY;
             for ((slot, id), len) in (at.slot..).zip(ids).zip(&mut lens) {
-                let flags = used_flags(at, len);
                 self.descs.set_hidden(slot, *id, len, flags);
             }
             (at, done) = (at.after(here, size), done + here);
@@ -425,7 +426,7 @@ impl Virtqueue for PackedRing {
     fn return_singles(&mut self, done: u16) {
         let taken = self.singles.count() as u16;
         let done = done.min(taken);
-        self.complete_singles(done, repeat(0));
+        self.complete_singles::<0>(done, repeat(0));
         if done < taken {
             let (first, seen, _) = self.before;
             self.next_avail = first.after(done, self.config.size);
@@ -439,10 +440,11 @@ impl Virtqueue for PackedRing {
     fn reserve_singles(&mut self, lens: &[u32]) -> Result<&[Segment], Violation> {
         let mut needs = lens.iter();
         self.find_singles::<WRITE>(lens.len(), |finder, desc| {
-            let fits = needs.next().is_some_and(|need| desc.len >= (*need).max(1));
+            // None is 0 bytes long; what needs none would have to be looked at more closely.
+            let fits = needs.next().is_some_and(|need| desc.len > need.wrapping_sub(1));
             fits && finder.add::<true>(desc.id, desc.addr, desc.len)
         });
-        self.complete_singles(self.singles.count() as u16, lens.iter().copied());
+        self.complete_singles::<WRITE>(self.singles.count() as u16, lens.iter().copied());
         Ok(self.singles.segments())
     }
 

@@ -83,18 +83,16 @@ impl Segment {
         fits
     }
 
-    /// Has 8 to 16 bytes at the segment's start be as those of a header are; `false` if they are not so many, or there
-    /// is less room. What is as it should be is left alone: nearly all headers are like the last one in that buffer,
-    /// and its cache line stays where the guest has read it.
+    /// Has the bytes at the segment's start be those of `head`; `false` if there is no room for them. What is as it should
+    /// be is left alone: nearly all headers are like the last one in that buffer, and its cache line stays where the
+    /// guest has read it.
     #[inline(always)]
-    pub fn write_header(&self, header: &[u8]) -> bool {
-        let n = header.len();
-        let fits = (8..=16).contains(&n) && n <= self.len();
+    pub fn write_head(&self, head: Head) -> bool {
+        let fits = head.len <= self.len();
         if fits {
-            for at in [0, n - 8] {
-                // SAFETY: n bytes are within the segment; two blocks of 8 cover 8 to 16 bytes.
+            for (at, wanted) in [(0, head.first), (head.len - 8, head.last)] {
+                // SAFETY: eight bytes from there on are within the segment: just checked.
                 unsafe {
-                    let wanted = header.as_ptr().add(at).cast::<u64>().read_unaligned();
                     let place = self.ptr.add(at).cast::<u64>();
                     if place.read_unaligned() != wanted {
                         place.write_unaligned(wanted);
@@ -108,6 +106,25 @@ impl Segment {
     #[inline(always)]
     fn has(&self, offset: usize, len: usize) -> bool {
         offset.checked_add(len).is_some_and(|end| end <= self.len())
+    }
+}
+
+/// A header of 8 to 16 bytes for many segments: its first and last eight, which may overlap.
+#[derive(Clone, Copy, Debug)]
+pub struct Head {
+    first: u64,
+    last: u64,
+    /// At least 8.
+    len: usize,
+}
+
+impl Head {
+    /// `bytes`; of another length than 8 to 16 they fit nowhere.
+    #[inline(always)]
+    pub fn new(bytes: &[u8]) -> Head {
+        let word = |eight: Option<&[u8; 8]>| eight.map_or(0, |eight| u64::from_ne_bytes(*eight));
+        let len = if (8..=16).contains(&bytes.len()) { bytes.len() } else { usize::MAX };
+        Head { first: word(bytes.first_chunk()), last: word(bytes.last_chunk()), len }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Guest tx virtqueue -> another guest's rx virtqueue: one copy, and no mbuf.
 
 use net::Header;
-use virtqueue::{Cursor, Reservation, Ring, Taken, Violation, Virtqueue};
+use virtqueue::{Cursor, Head, Reservation, Ring, Taken, Violation, Virtqueue};
 
 use super::{GuestPair, Limits, Moved, with_ring};
 use crate::counters::{DropReason, Lengths, Sizes};
@@ -208,8 +208,9 @@ impl<'a> Forwarded<'a> {
             }
         };
         let header = header.spanning(1);
+        let head = Head::new(header);
         for ((room, segment), len) in rooms.iter().zip(sent).zip(&lens) {
-            room.write_header(header);
+            room.write_head(head);
             segment.copy_to(skip as usize, room, header.len(), *len as usize - header.len());
             self.bytes += u64::from(*len) - header.len() as u64;
         }

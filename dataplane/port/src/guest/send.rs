@@ -4,7 +4,7 @@ use dpdk::BURST_MAX;
 use dpdk::burst::Burst;
 use dpdk::mbuf::Mbuf;
 use net::{Header, Takes};
-use virtqueue::{Cursor, Reservation, Segment, Violation, Virtqueue};
+use virtqueue::{Cursor, Head, Reservation, Segment, Violation, Virtqueue};
 
 use crate::counters::Sizes;
 use crate::nic::said;
@@ -66,12 +66,13 @@ impl Sent {
         let segments = ring.reserve_singles(&lens[..packets.len().min(BURST_MAX)])?;
         let plain = *header;
         let header = header.spanning(1);
+        let head = Head::new(header);
         let bytes = if JUDGED {
             copy(segments, packets, &lens, header.len(), |segment, mbuf| {
-                segment.write_header(plain.with(said(mbuf, takes)).spanning(1));
+                segment.write_head(Head::new(plain.with(said(mbuf, takes)).spanning(1)));
             })
         } else {
-            copy(segments, packets, &lens, header.len(), |segment, _| _ = segment.write_header(header))
+            copy(segments, packets, &lens, header.len(), |segment, _| _ = segment.write_head(head))
         };
         let count = segments.len() as u64;
         self.bytes += bytes - count * header.len() as u64;

@@ -172,8 +172,8 @@ impl Descs {
             let here = at.on_this_lap(most - count, self.size);
             let (end, available) = (at.slot + here, at.available());
             let mut slot = at.slot;
-            while end - slot >= 4 && self.are_available::<4>(slot, available) {
-                slot += 4;
+            while end - slot >= 8 && self.are_available::<8>(slot, available) {
+                slot += 8;
             }
             while slot < end && self.are_available::<1>(slot, available) {
                 slot += 1;
