@@ -199,8 +199,8 @@ fn nics(page: &mut Page, ports: &[Port]) {
         }
     };
     family("ringwire_nic_link_up", "1 if the link is up.", |nic| nic.link_up.into());
-    let help = "Link speed; 0 where the driver does not say.";
-    family("ringwire_nic_link_bits_per_second", help, |nic| u64::from(nic.link_speed_mbps) * 1_000_000);
+    let help = "Link speed in bytes a second; 0 where the driver does not say.";
+    family("ringwire_nic_link_speed_bytes", help, |nic| u64::from(nic.link_speed_mbps) * 125_000);
     let help = "The device's own basic counters, by DPDK's name for them.";
     let mut stats = page.family("ringwire_nic_device_total", "counter", help);
     for (port, nic) in nics() {

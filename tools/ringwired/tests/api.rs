@@ -487,7 +487,7 @@ fn metrics_are_in_prometheus_text_format() {
         "ringwire_port_rx_frame_size_bytes_sum{port=\"vm2\",kind=\"guest\"} 4352",
         "ringwire_pair_rx_bursts_total{port=\"vm2\",kind=\"guest\",pair=\"0\"} 2",
         "ringwire_pair_tx_held_seconds_total{port=\"vm2\",kind=\"guest\",pair=\"0\"} 0.0015",
-        "ringwire_nic_link_bits_per_second{port=\"wire0\"} 10000000000",
+        "ringwire_nic_link_speed_bytes{port=\"wire0\"} 1250000000",
         "ringwire_nic_device_total{port=\"wire0\",counter=\"imissed\"} 5",
     ] {
         assert!(body.lines().any(|found| found == line), "{line}\nis not in\n{body}");
