@@ -241,6 +241,26 @@ mod tests {
     }
 
     #[test]
+    fn a_head_is_written_where_it_fits_and_nothing_beyond() {
+        for len in 7..=17 {
+            let bytes: Vec<u8> = (1..=len as u8).collect();
+            let mut as_it_is = vec![0xaa; 20];
+            as_it_is[..len].copy_from_slice(&bytes);
+            for before in [vec![0xaa; 20], as_it_is] {
+                let mut parts = vec![before.clone()];
+                let written = segments(&mut parts)[0].write_head(Head::new(&bytes));
+                assert_eq!(written, (8..=16).contains(&len), "{len} bytes");
+                let expected = if written { &bytes } else { &before[..len] };
+                assert_eq!(parts[0][..len], *expected);
+                assert_eq!(parts[0][len..], before[len..]);
+            }
+            let mut short = vec![vec![0; len - 1]];
+            assert!(!segments(&mut short)[0].write_head(Head::new(&bytes)));
+            assert_eq!(short[0], vec![0; len - 1]);
+        }
+    }
+
+    #[test]
     fn copies_between_any_layouts() {
         let bytes: Vec<u8> = (1..=9).collect();
         let split = |at: [usize; 2]| {
