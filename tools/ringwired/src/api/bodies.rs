@@ -54,3 +54,16 @@ fn value(key: &str, needed: bool) -> Value {
         _ => json!({ "type": or_null("string") }),
     }
 }
+
+/// A configuration file, of which the description says no more than that: README.md does.
+pub struct ConfigFile;
+
+impl JsonSchema for ConfigFile {
+    fn schema_name() -> Cow<'static, str> {
+        "ConfigFile".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "object", "description": "The sections of the configuration file." })
+    }
+}

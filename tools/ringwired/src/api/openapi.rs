@@ -113,10 +113,12 @@ fn describe_operation(path: &str, operation: &Operation, schemas: &mut Generator
     let method = operation.method.as_str().to_lowercase();
     let words = path.split(['/', '.']).filter(|word| !word.is_empty() && *word != "v1");
     let words: Vec<&str> = words.map(|word| word.trim_matches(['{', '}'])).collect();
-    let content = match operation.answer {
-        Content::Json(schema) => json!({ "application/json": { "schema": schema(&mut schemas.sent) } }),
-        Content::Text(kind) => json!({ kind: { "schema": { "type": "string" } } }),
-    };
+    let content = operation.answers.iter().map(|content| match content {
+        Content::Json(schema) => ("application/json", schema(&mut schemas.sent).into()),
+        Content::Text(kind) => (*kind, json!({ "type": "string" })),
+    });
+    let content = content.map(|(kind, schema): (_, Value)| (kind.to_owned(), json!({ "schema": schema })));
+    let content: Map<String, Value> = content.collect();
     let mut responses = Map::new();
     responses.insert(operation.code.to_string(), json!({ "description": "Done.", "content": content }));
     for (code, ..) in

@@ -7,7 +7,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use snapshot::{Assign, Assigned, Backend, IdleMode, Log, Offloads, Port, Reload, Reloaded, Status, Worker};
 
 use super::answer::Refusal;
-use super::bodies::NewPort;
+use super::bodies::{ConfigFile, NewPort};
 use super::{Api, config, guests, log, openapi, ports, prometheus, status, workers};
 use crate::metrics;
 
@@ -95,7 +95,9 @@ pub fn routes() -> Vec<Route> {
         route(
             "/v1/config",
             vec![
-                get(config::show, "The file that would bring back what runs now.").answers_text(config::TOML),
+                get(config::show, "The file that would bring back what runs now; JSON if that is asked for.")
+                    .answers_text(config::TOML)
+                    .answers::<ConfigFile>(200),
             ],
         ),
         route(
@@ -150,8 +152,8 @@ pub struct Operation {
     pub body: Option<(SchemaOf, &'static str)>,
     /// Status code of the answer when it went well.
     pub code: u16,
-    /// What the answer's body is then.
-    pub answer: Content,
+    /// What the answer's body is then: one of these, as the client wants it.
+    pub answers: Vec<Content>,
     /// Status codes of refusals, beyond those that any operation of its kind can have.
     pub refusals: &'static [u16],
 }
@@ -214,8 +216,7 @@ fn delete<T: 'static>(handler: impl Handler<T, Api>, summary: &'static str) -> O
 
 impl Operation {
     fn new(method: Method, handler: MethodRouter<Api>, summary: &'static str) -> Operation {
-        let answer = Content::Text("text/plain");
-        Operation { method, handler, summary, body: None, code: 200, answer, refusals: &[] }
+        Operation { method, handler, summary, body: None, code: 200, answers: Vec::new(), refusals: &[] }
     }
 
     /// Its request has a `T` for a body, such as `example`.
@@ -224,13 +225,15 @@ impl Operation {
     }
 
     /// It answers with a `T`.
-    fn answers<T: JsonSchema>(self, code: u16) -> Operation {
-        Operation { code, answer: Content::Json(SchemaGenerator::subschema_for::<T>), ..self }
+    fn answers<T: JsonSchema>(mut self, code: u16) -> Operation {
+        self.answers.push(Content::Json(SchemaGenerator::subschema_for::<T>));
+        Operation { code, ..self }
     }
 
     /// It answers with text.
-    fn answers_text(self, content_type: &'static str) -> Operation {
-        Operation { answer: Content::Text(content_type), ..self }
+    fn answers_text(mut self, content_type: &'static str) -> Operation {
+        self.answers.push(Content::Text(content_type));
+        self
     }
 
     /// It may be refused in these ways, too.
