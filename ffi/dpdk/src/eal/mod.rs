@@ -4,6 +4,7 @@
 
 mod args;
 mod host;
+mod interrupts;
 mod thread;
 
 pub use args::{EalArgs, HugepagePolicy};
@@ -72,6 +73,7 @@ pub(crate) struct EalHandle(());
 
 impl Drop for EalHandle {
     fn drop(&mut self) {
+        interrupts::settle();
         // SAFETY: EAL was initialised, and the last value that uses its memory is gone.
         unsafe { dpdk_sys::rte_eal_cleanup() };
     }
