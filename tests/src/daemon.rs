@@ -106,6 +106,21 @@ impl Daemon {
         command.arg("--api").arg(&self.api).args(arguments).output().expect("ringwire")
     }
 
+    /// Sends SIGHUP, and waits for what comes of it: the lines that are logged, but for the last if it went well.
+    pub fn hang_up(&self) -> Vec<String> {
+        let before = self.child.log().lines().count();
+        self.child.signal(Signal::SIGHUP);
+        let said = wait::until("SIGHUP is answered", 20, || {
+            let said = self.child.log();
+            let lines: Vec<String> = said.lines().skip(before).map(str::to_owned).collect();
+            let answers = |line: &String| line.ends_with(" is what runs") || line.contains(" ERROR ");
+            // A line may be half written.
+            if said.ends_with('\n') && lines.iter().any(answers) { Ok(lines) } else { Err(said) }
+        });
+        let lines = said.iter().filter_map(|line| line.split_once(" ringwired::reload: "));
+        lines.map(|(_, line)| line.to_owned()).filter(|line| !line.ends_with(" is what runs")).collect()
+    }
+
     /// Everything, now.
     pub fn status(&self) -> Status {
         let body = self.get("/v1/status").expect("the API's status");

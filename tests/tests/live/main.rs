@@ -4,5 +4,6 @@
 mod guests;
 mod nics;
 mod refused;
+mod tour;
 mod witness;
 mod workers;

@@ -3,10 +3,8 @@
 use std::path::PathBuf;
 use std::process::Output;
 
-use nix::sys::signal::Signal;
 use tests::daemon::Daemon;
 use tests::scene::Scene;
-use tests::wait;
 
 pub struct Stage {
     pub daemon: Daemon,
@@ -55,7 +53,7 @@ impl Stage {
                 assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
                 lines(&output)
             }
-            By::Hangup => self.hang_up(),
+            By::Hangup => self.daemon.hang_up(),
         }
     }
 
@@ -70,26 +68,11 @@ impl Stage {
                 said
             }
             By::Hangup => {
-                let said = self.hang_up();
+                let said = self.daemon.hang_up();
                 assert_eq!(said.len(), 1, "{said:?}");
                 said[0].clone()
             }
         }
-    }
-
-    /// Sends SIGHUP, and waits for what comes of it: the lines that are logged, but for the last if it went well.
-    fn hang_up(&self) -> Vec<String> {
-        let before = self.daemon.child.log().lines().count();
-        self.daemon.child.signal(Signal::SIGHUP);
-        let said = wait::until("SIGHUP is answered", 20, || {
-            let said = self.daemon.child.log();
-            let lines: Vec<String> = said.lines().skip(before).map(str::to_owned).collect();
-            let answers = |line: &String| line.ends_with(" is what runs") || line.contains(" ERROR ");
-            // A line may be half written.
-            if said.ends_with('\n') && lines.iter().any(answers) { Ok(lines) } else { Err(said) }
-        });
-        let lines = said.iter().filter_map(|line| line.split_once(" ringwired::reload: "));
-        lines.map(|(_, line)| line.to_owned()).filter(|line| !line.ends_with(" is what runs")).collect()
     }
 
     /// The configuration that runs.
