@@ -147,7 +147,7 @@ impl<'a> Forwarded<'a> {
     /// How many more chains may be taken.
     #[inline(always)]
     fn left(&self, limits: Limits) -> usize {
-        if self.cost >= limits.cost { 0 } else { limits.packets - self.done() as usize }
+        if self.cost >= limits.cost { 0 } else { limits.packets.saturating_sub(self.done() as usize) }
     }
 
     /// Takes chains of `sender`, with a header of `skip` bytes each, and copies their frames behind `header` into

@@ -12,14 +12,14 @@ use virtqueue::{Ring, RingConfig};
 use super::*;
 use crate::guest::{GuestCounters, GuestPair, Limits};
 
-const CSUM: u64 = 1 << 0;
+pub const CSUM: u64 = 1 << 0;
 const GUEST_CSUM: u64 = 1 << 1;
 const GUEST_TSO: u64 = 1 << 7 | 1 << 8;
-const HOST_TSO: u64 = 1 << 11 | 1 << 12;
+pub const HOST_TSO: u64 = 1 << 11 | 1 << 12;
 const MERGEABLE: u64 = 1 << 15;
 const VERSION_1: u64 = 1 << 32;
 /// Bytes of a header and of a receive buffer.
-const HEADER: usize = 12;
+pub const HEADER: usize = 12;
 const BUFFER: u64 = 2048;
 const NEEDS_CSUM: u8 = 1;
 const DATA_VALID: u8 = 2;
@@ -60,14 +60,14 @@ fn open_loop() -> (Nic, NicPair) {
 
 /// A TCP or UDP frame.
 #[derive(Clone, Copy, Debug)]
-struct Shape {
-    v6: bool,
-    tcp: bool,
-    tags: usize,
-    payload: usize,
+pub struct Shape {
+    pub v6: bool,
+    pub tcp: bool,
+    pub tags: usize,
+    pub payload: usize,
 }
 
-const TCP4: Shape = Shape { v6: false, tcp: true, tags: 0, payload: 100 };
+pub const TCP4: Shape = Shape { v6: false, tcp: true, tags: 0, payload: 100 };
 const TCP6: Shape = Shape { v6: true, ..TCP4 };
 const UDP4: Shape = Shape { tcp: false, ..TCP4 };
 const UDP6: Shape = Shape { v6: true, ..UDP4 };
@@ -93,7 +93,7 @@ impl Shape {
         self.l2() + if self.v6 { 40 } else { 20 }
     }
 
-    fn header(self) -> usize {
+    pub fn header(self) -> usize {
         self.l4() + if self.tcp { 20 } else { 8 }
     }
 
@@ -103,7 +103,7 @@ impl Shape {
     }
 
     /// With the pseudo header's sum in the checksum's field.
-    fn partial(self) -> Vec<u8> {
+    pub fn partial(self) -> Vec<u8> {
         let mut bytes = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
         (0..self.tags).for_each(|_| bytes.extend([0x81, 0, 0, 5]));
         let l4_len = self.header() - self.l4() + self.payload;
@@ -144,7 +144,7 @@ impl Shape {
     }
 
     /// A virtio-net header that leaves the checksum; and segments, if there is a size.
-    fn leaves(self, size: u16) -> [u8; HEADER] {
+    pub fn leaves(self, size: u16) -> [u8; HEADER] {
         let gso_type = match size {
             0 => 0,
             _ if self.v6 => TCPV6,
@@ -162,18 +162,18 @@ impl Shape {
 }
 
 /// A header and a frame, as a guest has received them.
-type Heard = (Vec<u8>, Vec<u8>);
+pub type Heard = (Vec<u8>, Vec<u8>);
 
 /// A guest with two rings.
-struct Guest {
-    pair: GuestPair,
-    counters: GuestCounters,
+pub struct Guest {
+    pub pair: GuestPair,
+    pub counters: GuestCounters,
     from: Box<dyn Poster>,
     to: Box<dyn Poster>,
 }
 
 impl Guest {
-    fn new(format: Format, features: u64) -> Guest {
+    pub fn new(format: Format, features: u64) -> Guest {
         let features = features | VERSION_1;
         let [from, to] = [(); 2].map(|()| poster(format, 64, features));
         let counters = GuestCounters::default();
@@ -182,21 +182,21 @@ impl Guest {
         Guest { pair, counters, from, to }
     }
 
-    fn send(&mut self, header: &[u8], frame: &[u8]) {
+    pub fn send(&mut self, header: &[u8], frame: &[u8]) {
         let bytes = [header, frame].concat();
         self.from.guest().write(DATA, &bytes);
         self.from.post(&[out(DATA, bytes.len() as u32)], None).unwrap();
     }
 
     /// Posts `count` buffers.
-    fn post(&mut self, count: u64) {
+    pub fn post(&mut self, count: u64) {
         for at in 0..count {
             self.to.post(&[into(DATA + at * BUFFER, BUFFER as u32)], None).unwrap();
         }
     }
 
     /// Headers and frames, of those buffers.
-    fn received(&mut self) -> Vec<Heard> {
+    pub fn received(&mut self) -> Vec<Heard> {
         let mut at = 0;
         let back = self.to.collect();
         let buffers: Vec<Vec<u8>> = back

@@ -45,7 +45,8 @@ impl Forwarded<'_> {
                 self.short = true;
                 return Ok(());
             }
-            if sender.available(1).map_err(Fault::Sender)? == 0 {
+            // The segments may have been more packets than were allowed.
+            if self.left(limits) == 0 || sender.available(1).map_err(Fault::Sender)? == 0 {
                 return Ok(());
             }
             let Some(Taken { token, len, segments }) = sender.take().map_err(Fault::Sender)? else {

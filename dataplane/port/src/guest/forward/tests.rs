@@ -1,5 +1,6 @@
 //! Guests that check each byte, and what the counters say after each step.
 
+mod cut;
 mod guests;
 
 use proptest::prelude::*;

@@ -1,0 +1,33 @@
+//! A frame that is cut on the way becomes more packets than a burst has.
+
+use virtqueue::testing::Format;
+
+use super::ALL;
+use crate::guest::Limits;
+use crate::nic::tests::{CSUM, Guest, HOST_TSO, Shape, TCP4};
+
+/// Segments of 100 bytes, and how many of them a frame becomes.
+const SIZE: u16 = 100;
+const SEGMENTS: u64 = 15;
+const SHAPE: Shape = Shape { payload: SIZE as usize * SEGMENTS as usize, ..TCP4 };
+
+/// A guest that has left two frames to be cut, and one that does not take them whole.
+fn guests(format: Format) -> (Guest, Guest) {
+    let (mut from, mut to) = (Guest::new(format, CSUM | HOST_TSO), Guest::new(format, 0));
+    (0..2).for_each(|_| from.send(&SHAPE.leaves(SIZE), &SHAPE.partial()));
+    to.post(2 * SEGMENTS);
+    (from, to)
+}
+
+#[test]
+fn a_burst_ends_with_the_frame_that_made_it_too_long() {
+    for format in [Format::Split, Format::Packed] {
+        let (mut from, mut to) = guests(format);
+        for _ in 0..2 {
+            let moved = from.pair.forward(&mut to.pair, Limits { packets: 4, ..ALL });
+            assert_eq!(moved.packets, SEGMENTS);
+            assert_eq!(to.received().len() as u64, SEGMENTS);
+        }
+        assert_eq!(from.pair.forward(&mut to.pair, ALL).packets, 0);
+    }
+}
