@@ -4,12 +4,15 @@
 
 mod alive;
 mod announce;
+mod captures;
 mod exceptions;
 mod lanes;
 mod placement;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use port::capture::Capture;
 use port::counters::DropReason;
 use port::guest::GuestCounters;
 use port::nic::NicPair;
@@ -101,6 +104,8 @@ pub struct Control {
     announcements: BTreeMap<String, Announcement>,
     /// Looks at the rings that were given out and not taken back, by guest and index.
     views: BTreeMap<String, BTreeMap<u16, RingView>>,
+    /// Captures under way.
+    captures: Vec<Arc<Capture>>,
 }
 
 /// A port's queues that have no owner.
@@ -146,6 +151,7 @@ impl Control {
             punts: BTreeMap::new(),
             announcements: BTreeMap::new(),
             views: BTreeMap::new(),
+            captures: Vec::new(),
         }
     }
 
@@ -174,9 +180,9 @@ impl Control {
         let in_use = |role, guest: &str| {
             Err(PortError::InUse { port: name.to_owned(), role, guest: guest.to_owned() })
         };
-        match (self.user(name), self.ports.get(name)) {
+        match (self.user(name), self.punt_of(name)) {
             (Some(guest), _) => return in_use("backend", guest),
-            (_, Some(Queues::Punt(guest))) => return in_use("exception path", guest),
+            (_, Some(guest)) => return in_use("exception path", guest),
             _ => {}
         }
         self.discard_arrived(name);

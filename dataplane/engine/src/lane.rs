@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use dpdk::BURST_MAX;
 use dpdk::burst::Burst;
+use dpdk::mbuf::Mbuf;
+use port::capture::{Direction, Side, Taps, Watcher};
 use port::counters::{Counter, DropReason};
 use port::guest::{GuestPair, Limits};
 use port::nic::NicPair;
@@ -43,6 +45,8 @@ pub struct Lane {
     pub far: Far,
     /// The guest's way to the host itself, beside a nic.
     pub punt: Option<Box<PuntEnd>>,
+    /// Who looks at what passes: captures.
+    pub taps: Option<Box<Taps>>,
 }
 
 /// A lane's end of an exception path.
@@ -78,14 +82,37 @@ impl Lane {
     /// One turn at every queue. How many packets moved.
     #[inline]
     pub fn turn(&mut self) -> u64 {
+        if self.taps.is_some() {
+            return self.turn_watched();
+        }
+        self.turn_with(&mut ())
+    }
+
+    /// A turn with somebody looking.
+    #[cold]
+    #[inline(never)]
+    fn turn_watched(&mut self) -> u64 {
+        let Some(mut taps) = self.taps.take() else { return 0 };
+        let moved = self.turn_with(&mut *taps);
+        self.taps = Some(taps);
+        moved
+    }
+
+    #[inline(always)]
+    fn turn_with(&mut self, watcher: &mut impl Watcher) -> u64 {
         let guests = &mut self.guests;
         match &mut self.far {
             Far::Nic(nics) => {
                 let punt = self.punt.as_mut();
-                let punted = punt.map_or(0, |punt| host_to_guests(punt, guests));
-                guests_to_nics(guests, nics, self.punt.as_deref()) + nics_to_guests(nics, guests) + punted
+                let punted = punt.map_or(0, |punt| host_to_guests(punt, guests, watcher));
+                guests_to_nics(guests, nics, self.punt.as_deref(), watcher)
+                    + nics_to_guests(nics, guests, watcher)
+                    + punted
             }
-            Far::Guest(others) => guests_to_guests(guests, others) + guests_to_guests(others, guests),
+            Far::Guest(others) => {
+                guests_to_guests(Side::Near, guests, others, watcher)
+                    + guests_to_guests(Side::Far, others, guests, watcher)
+            }
             Far::Socket(_) => 0,
         }
     }
@@ -148,17 +175,24 @@ impl Lane {
     /// as a number, because there may be no guest pair left to count them. For whoever took the lane back, before
     /// its queues go separate ways.
     pub fn settle(&mut self, reason: DropReason) -> u64 {
+        match self.taps.take() {
+            Some(mut taps) => self.settle_with(reason, &mut *taps),
+            None => self.settle_with(reason, &mut ()),
+        }
+    }
+
+    fn settle_with(&mut self, reason: DropReason, watcher: &mut impl Watcher) -> u64 {
         let until = Instant::now() + SETTLE_TIME;
         let guests = &mut self.guests;
         match &mut self.far {
             Far::Nic(nics) => {
-                settle_nics(nics, guests, until);
+                settle_nics(nics, guests, until, watcher);
                 nics.iter_mut().for_each(|nic| nic.drop_received(reason));
                 nics.iter_mut().map(NicPair::discard_unsent).sum()
             }
             Far::Guest(_) => 0,
             Far::Socket(sockets) => {
-                settle_sockets(sockets, guests, until);
+                settle_sockets(sockets, guests, until, watcher);
                 sockets.iter_mut().for_each(|socket| socket.drop_held(reason));
                 0
             }
@@ -173,15 +207,20 @@ fn kicks(guest: &GuestPair) -> impl Iterator<Item = (BorrowedFd<'_>, Option<&Cou
 
 /// Guest tx virtqueues -> nic tx queues.
 #[inline(always)]
-fn guests_to_nics(guests: &mut [GuestPair], nics: &mut [NicPair], punt: Option<&PuntEnd>) -> u64 {
+fn guests_to_nics(
+    guests: &mut [GuestPair],
+    nics: &mut [NicPair],
+    punt: Option<&PuntEnd>,
+    watcher: &mut impl Watcher,
+) -> u64 {
     // One pair on either side: nearly all lanes.
     if let ([guest], [nic]) = (&mut *guests, &mut *nics) {
-        return guest_to_nic(guest, nic, punt);
+        return guest_to_nic(guest, nic, punt, watcher);
     }
     let count = nics.len();
     let mut moved = 0;
     for (k, guest) in guests.iter_mut().enumerate() {
-        moved += guest_to_nic(guest, &mut nics[k % count], punt);
+        moved += guest_to_nic(guest, &mut nics[k % count], punt, watcher);
     }
     if guests.is_empty() {
         for nic in nics {
@@ -194,7 +233,12 @@ fn guests_to_nics(guests: &mut [GuestPair], nics: &mut [NicPair], punt: Option<&
 /// Guest tx virtqueue -> burst -> nic tx queue. A full nic leaves packets held, and then the guest's
 /// ring is left alone until they are gone.
 #[inline(always)]
-fn guest_to_nic(guest: &mut GuestPair, nic: &mut NicPair, punt: Option<&PuntEnd>) -> u64 {
+fn guest_to_nic(
+    guest: &mut GuestPair,
+    nic: &mut NicPair,
+    punt: Option<&PuntEnd>,
+    watcher: &mut impl Watcher,
+) -> u64 {
     if guest.is_idle() && !nic.holds_unsent() {
         return 0;
     }
@@ -203,13 +247,15 @@ fn guest_to_nic(guest: &mut GuestPair, nic: &mut NicPair, punt: Option<&PuntEnd>
         let tx = &mut nic.tx;
         let limits = Limits { packets: BURST_MAX, cost: TURN_COST - cost, frame: tx.max_frame };
         let burst = guest.receive(&mut tx.held, limits);
+        // All of it is new: whatever was held before is gone.
+        watcher.outbox(Side::Near, guest.index, Direction::Rx, &tx.held);
         if let Some(end) = punt {
-            // All of it is new: whatever was held before is gone.
             end.punt.divert(&mut tx.held, guest);
         }
         if tx.held.unprepared {
             guest.count_drops(DropReason::OffloadRefused, nic.prepare());
         }
+        watcher.outbox(Side::Far, nic.index, Direction::Tx, &nic.tx.held);
         packets += burst.packets;
         cost += burst.cost;
         nic.flush();
@@ -222,15 +268,18 @@ fn guest_to_nic(guest: &mut GuestPair, nic: &mut NicPair, punt: Option<&PuntEnd>
 
 /// What the host has sent -> guest rx virtqueue.
 #[cold]
-fn host_to_guests(end: &mut PuntEnd, guests: &mut [GuestPair]) -> u64 {
-    guests.first_mut().map_or(0, |guest| end.punt.deliver(guest, &mut end.held, TURN_COST))
+fn host_to_guests(end: &mut PuntEnd, guests: &mut [GuestPair], watcher: &mut impl Watcher) -> u64 {
+    let Some(guest) = guests.first_mut() else { return 0 };
+    let pair = guest.index;
+    let see = |new: &[Mbuf]| watcher.packets(Side::Near, pair, Direction::Tx, new);
+    end.punt.deliver(guest, &mut end.held, TURN_COST, see)
 }
 
 /// Nic rx queues -> guest rx virtqueues.
 #[inline(always)]
-fn nics_to_guests(nics: &mut [NicPair], guests: &mut [GuestPair]) -> u64 {
+fn nics_to_guests(nics: &mut [NicPair], guests: &mut [GuestPair], watcher: &mut impl Watcher) -> u64 {
     if let ([nic], [guest]) = (&mut *nics, &mut *guests) {
-        return nic_to_guest(nic, guest);
+        return nic_to_guest(nic, guest, watcher);
     }
     let count = guests.len();
     if count == 0 {
@@ -238,20 +287,23 @@ fn nics_to_guests(nics: &mut [NicPair], guests: &mut [GuestPair]) -> u64 {
     }
     let mut moved = 0;
     for (j, nic) in nics.iter_mut().enumerate() {
-        moved += nic_to_guest(nic, &mut guests[j % count]);
+        moved += nic_to_guest(nic, &mut guests[j % count], watcher);
     }
     moved
 }
 
 /// Nic rx queue -> burst -> guest rx virtqueue. No more is received than the guest has buffers for.
 #[inline(always)]
-fn nic_to_guest(nic: &mut NicPair, guest: &mut GuestPair) -> u64 {
+fn nic_to_guest(nic: &mut NicPair, guest: &mut GuestPair, watcher: &mut impl Watcher) -> u64 {
     let (mut packets, mut cost, mut moved) = (0, 0, 0);
     let judges = nic.rx.judges();
     while packets < TURN_PACKETS && cost < TURN_COST {
         let received = if nic.rx.held.is_empty() {
             let room = guest.room(BURST_MAX as u16);
-            if room == 0 { 0 } else { nic.receive(room).packets }
+            let packets = if room == 0 { 0 } else { nic.receive(room).packets };
+            watcher.packets(Side::Far, nic.index, Direction::Rx, nic.rx.held.as_slice());
+            watcher.packets(Side::Near, guest.index, Direction::Tx, nic.rx.held.as_slice());
+            packets
         } else {
             0
         };
@@ -279,7 +331,12 @@ fn nic_to_guest(nic: &mut NicPair, guest: &mut GuestPair) -> u64 {
 /// Guest tx virtqueue -> guest rx virtqueue: one copy, no mbuf. What the receiver has no room for stays in the sender's
 /// ring.
 #[inline(always)]
-fn guests_to_guests(from: &mut [GuestPair], to: &mut [GuestPair]) -> u64 {
+fn guests_to_guests(
+    side: Side,
+    from: &mut [GuestPair],
+    to: &mut [GuestPair],
+    watcher: &mut impl Watcher,
+) -> u64 {
     let count = to.len();
     let mut moved = 0;
     for (k, guest) in from.iter_mut().enumerate() {
@@ -287,7 +344,7 @@ fn guests_to_guests(from: &mut [GuestPair], to: &mut [GuestPair]) -> u64 {
         let (mut packets, mut cost) = (0, 0);
         while packets < TURN_PACKETS && cost < TURN_COST {
             let limits = Limits { packets: BURST_MAX, cost: TURN_COST - cost, frame: LONGEST };
-            let burst = guest.forward(receiver, limits);
+            let burst = watcher.forward(side, guest, receiver, limits);
             packets += burst.packets;
             cost += burst.cost;
             if burst.packets < BURST_MAX as u64 {
@@ -300,12 +357,12 @@ fn guests_to_guests(from: &mut [GuestPair], to: &mut [GuestPair]) -> u64 {
 }
 
 /// Sends what is held, and lets the guests have what the nics have received so far.
-fn settle_nics(nics: &mut [NicPair], guests: &mut [GuestPair], until: Instant) {
+fn settle_nics(nics: &mut [NicPair], guests: &mut [GuestPair], until: Instant, watcher: &mut impl Watcher) {
     let received = |nics: &[NicPair]| nics.iter().map(|nic| nic.counters.rx.packets.get()).sum::<u64>();
     let most = received(nics) + UNDER_WAY * nics.len() as u64;
     loop {
         let unsent = nics.iter_mut().fold(false, |unsent, nic| unsent | (!nic.flush() && nic.link_up()));
-        let moved = received(nics) < most && nics_to_guests(nics, guests) > 0;
+        let moved = received(nics) < most && nics_to_guests(nics, guests, watcher) > 0;
         let undelivered = !guests.is_empty() && nics.iter().any(|nic| nic.rx.waiting() > 0);
         if !(unsent || moved || undelivered) || Instant::now() > until {
             return;
@@ -317,7 +374,12 @@ fn settle_nics(nics: &mut [NicPair], guests: &mut [GuestPair], until: Instant) {
 }
 
 /// Lets the guests have what the kernel has queued so far.
-fn settle_sockets(sockets: &mut [SocketPair], guests: &mut [GuestPair], until: Instant) {
+fn settle_sockets(
+    sockets: &mut [SocketPair],
+    guests: &mut [GuestPair],
+    until: Instant,
+    watcher: &mut impl Watcher,
+) {
     let count = guests.len();
     if count == 0 {
         return;
@@ -326,7 +388,7 @@ fn settle_sockets(sockets: &mut [SocketPair], guests: &mut [GuestPair], until: I
         let guest = &mut guests[j % count];
         let mut packets = 0;
         while packets < UNDER_WAY && Instant::now() < until {
-            match guest.receive_from(socket, TURN_COST).moved.packets {
+            match watcher.receive_from(guest, socket, TURN_COST).moved.packets {
                 0 => break,
                 more => packets += more,
             }

@@ -13,8 +13,10 @@
 //! - `intended`: what each guest is meant to be connected to
 //! - `frontend`: the thread that serves a guest's vhost-user socket
 //! - `watch`: links that go and come, and fallbacks
+//! - `capture`: copies of what passes a port
 //! - `status`: what it all looks like
 
+mod capture;
 pub mod config;
 mod control;
 mod cores;
@@ -36,10 +38,14 @@ use std::time::Instant;
 
 use dpdk::eal::{Eal, EalArgs, EalError};
 
+pub use crate::capture::{
+    BadProgram, CaptureError, Capturing, Direction, Instruction, Program, Record, Wanted,
+};
 pub use crate::control::{BackendError, Pair};
 pub use crate::ports::{NoSuchGuest, PortError};
 pub use crate::worker::WorkerError;
 
+use crate::capture::Captures;
 use crate::config::{Config, HugepagePolicy, Idle};
 use crate::control::{Arrived, Control};
 use crate::cores::Cores;
@@ -87,6 +93,7 @@ struct Changes {
 
 /// A running datapath. The order of the fields is the order in which it is taken down.
 pub struct Datapath {
+    captures: Captures,
     changes: Mutex<Changes>,
     _watch: Watch,
     ports: Arc<Ports>,
@@ -129,6 +136,7 @@ impl Datapath {
             serving.insert(guest.config.name.clone(), Serving::start(&ports, guest, listener)?);
         }
         Ok(Datapath {
+            captures: Captures::new(ports.clone()),
             changes: Mutex::new(Changes { serving, cores }),
             _watch,
             ports,
@@ -142,6 +150,7 @@ impl Datapath {
     /// Stops everything: rings are given back, sockets removed, what is held is sent or counted, NICs
     /// closed. Returns what the datapath looked like at the end.
     pub fn shutdown(mut self) -> snapshot::Status {
+        self.captures.close();
         let Changes { serving, .. } = self.changes.get_mut().unwrap_or_else(PoisonError::into_inner);
         serving.values().for_each(Serving::ask_to_stop);
         serving.clear();

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use snapshot::Port;
 
+use crate::capture::{CaptureError, Capturing, Wanted};
 use crate::config::{Config, GuestConfig, Idle, NicConfig, SocketConfig};
 use crate::control::{Arrived, BackendError, Pair};
 use crate::cores::ranges;
@@ -174,6 +175,15 @@ impl Datapath {
         self.ports.control().set_idle(idle)?;
         tracing::info!(?idle, "workers without work");
         Ok(())
+    }
+
+    /// Copies what passes a port from now on, for as long as what is returned is kept. Should the port go, nothing more
+    /// passes, until there is one of that name again.
+    ///
+    /// # Errors
+    /// If there is no such port or queue.
+    pub fn capture(&self, wanted: Wanted) -> Result<Capturing, CaptureError> {
+        self.captures.start(wanted)
     }
 
     /// What the datapath is made of now: started so, it would be the same.

@@ -19,6 +19,7 @@ use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, unbounded};
 use dpdk::mbuf::Mbuf;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use port::capture::Watcher;
 use port::guest::{GuestPair, Stop};
 use port::punt::Punt;
 use port::socket::SocketPair;
@@ -347,18 +348,25 @@ impl Served {
         let now = Instant::now();
         self.guests.iter_mut().for_each(|guest| guest.wake(now));
         self.sockets.iter_mut().for_each(|socket| socket.wake(now));
+        let Some(mut taps) = self.lane.taps.take() else { return self.turn_with(&mut ()) };
+        let more = self.turn_with(&mut *taps);
+        self.lane.taps = Some(taps);
+        more
+    }
+
+    fn turn_with(&mut self, watcher: &mut impl Watcher) -> bool {
         let Far::Socket(sockets) = &mut self.lane.far else { return false };
         let guests = &mut self.lane.guests;
         let mut more = false;
         for (k, guest) in guests.iter_mut().enumerate() {
             let j = k % sockets.len();
             let ready = (&mut self.guests[k], &mut self.sockets[j]);
-            more |= guest_to_socket(guest, &mut sockets[j], ready);
+            more |= guest_to_socket(guest, &mut sockets[j], ready, watcher);
         }
         for (j, socket) in sockets.iter_mut().enumerate() {
             let k = j % guests.len();
             let ready = (&mut self.guests[k], &mut self.sockets[j]);
-            more |= socket_to_guest(&mut guests[k], socket, ready);
+            more |= socket_to_guest(&mut guests[k], socket, ready, watcher);
         }
         more
     }
@@ -384,12 +392,13 @@ fn guest_to_socket(
     guest: &mut GuestPair,
     socket: &mut SocketPair,
     (from, to): (&mut GuestReady, &mut SocketReady),
+    watcher: &mut impl Watcher,
 ) -> bool {
     if !(from.sent && to.writable) {
         return false;
     }
     guest.poll_sent();
-    match guest.send_to(socket, TURN_COST).stop {
+    match watcher.send_to(guest, socket, TURN_COST).stop {
         Stop::Budget => {}
         Stop::SocketFull => to.writable = false,
         Stop::SocketFailed(_) => to.fail(),
@@ -404,12 +413,13 @@ fn socket_to_guest(
     guest: &mut GuestPair,
     socket: &mut SocketPair,
     (to, from): (&mut GuestReady, &mut SocketReady),
+    watcher: &mut impl Watcher,
 ) -> bool {
     if !(to.room && from.readable) {
         return false;
     }
     guest.poll_room();
-    match guest.receive_from(socket, TURN_COST).stop {
+    match watcher.receive_from(guest, socket, TURN_COST).stop {
         Stop::Budget => {}
         Stop::SocketEmpty => from.readable = false,
         Stop::SocketFailed(_) => from.fail(),

@@ -7,6 +7,7 @@ mod announce;
 pub(crate) mod complete;
 mod forward;
 mod receive;
+mod seen;
 mod send;
 mod socket;
 
@@ -21,6 +22,7 @@ use crate::counters::{DropReason, PairCounters, RingCounters, Shared};
 use crate::outbox::Outbox;
 use complete::Workbench;
 use receive::{Received, ReceivedIncomplete};
+pub(crate) use seen::Frames;
 use send::Sent;
 pub use socket::{Stop, Turn};
 

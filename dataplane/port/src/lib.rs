@@ -4,6 +4,7 @@
 //! is shared with the control side through [`counters`], written by the owner alone.
 
 pub mod announce;
+pub mod capture;
 pub mod counters;
 pub mod guest;
 pub mod nic;

@@ -139,18 +139,26 @@ impl Punt {
         }
     }
 
-    /// What the host has sent, as much as the guest has room for; `held` is what it had none for.
-    pub fn deliver(&self, guest: &mut GuestPair, held: &mut Burst, budget: u64) -> u64 {
+    /// What the host has sent, as much as the guest has room for; `held` is what it had none for. What is new in there
+    /// is shown to `see`.
+    pub fn deliver(
+        &self,
+        guest: &mut GuestPair,
+        held: &mut Burst,
+        budget: u64,
+        see: impl FnOnce(&[Mbuf]),
+    ) -> u64 {
         if held.is_empty() && self.to_guest.is_empty() {
             return 0;
         }
-        let room = guest.room(dpdk::BURST_MAX as u16);
+        let (room, before) = (guest.room(dpdk::BURST_MAX as u16), held.len());
         while held.len() < room
             && let Some(mbuf) = self.to_guest.pop()
         {
             // There is room.
             let _ = held.push(mbuf);
         }
+        see(&held.as_slice()[before..]);
         if held.is_empty() { 0 } else { guest.send(held, &self.counters, budget).packets }
     }
 
@@ -180,8 +188,7 @@ impl Punt {
     pub fn take_from_host(&self, socket: &mut SocketPair) -> Stop {
         loop {
             if socket.held.is_empty() {
-                // SAFETY: there are no pieces: all of the frame is held.
-                match unsafe { socket.receive([]) } {
+                match socket.receive_whole() {
                     Ok(Arrived::Held) => {}
                     Ok(Arrived::Placed { .. }) => continue,
                     Err(error) => match Fault::of(&error) {

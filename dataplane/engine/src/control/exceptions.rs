@@ -46,8 +46,13 @@ impl Control {
 
     /// The exception path that a tap is, if it is one.
     pub fn punt_by_tap(&self, tap: &str) -> Option<&Punt> {
+        self.punt(self.punt_of(tap)?)
+    }
+
+    /// The guest whose exception path a tap is, if it is one.
+    pub fn punt_of(&self, tap: &str) -> Option<&str> {
         match self.ports.get(tap) {
-            Some(Queues::Punt(guest)) => self.punt(guest),
+            Some(Queues::Punt(guest)) => Some(guest),
             _ => None,
         }
     }

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use port::capture::Taps;
 use port::counters::DropReason;
 use port::guest::GuestPair;
 use port::nic::NicPair;
@@ -24,11 +25,21 @@ impl Control {
 
     pub(super) fn take_lanes(&mut self, at: usize) -> Vec<Lane> {
         let placed = std::mem::take(&mut self.wires[at].lanes);
-        let take = |placed: &Placed| match placed.worker {
+        placed.iter().map(|placed| self.take(placed)).collect()
+    }
+
+    pub(super) fn take(&self, placed: &Placed) -> Lane {
+        match placed.worker {
             Some(core) => self.worker(core).take(placed.id),
             None => self.slow_path.take(placed.id),
-        };
-        placed.iter().map(take).collect()
+        }
+    }
+
+    pub(super) fn give(&self, worker: Option<usize>, lane: Lane) {
+        match worker {
+            Some(core) => self.worker(core).give(lane),
+            None => self.slow_path.give(lane),
+        }
     }
 
     /// Puts the queues of a lane that nobody owns any more where they belong.
@@ -87,7 +98,8 @@ impl Control {
             let nic = matches!(far, Far::Nic(_));
             let path = self.punts.get(&guest).filter(|_| nic);
             let punt = path.map(|path| Box::new(PuntEnd::new(path.punt.clone())));
-            let lane = Lane { id: next_lane_id(), guests, far, punt };
+            let taps = Taps::new(&self.captures, &guest, &backend);
+            let lane = Lane { id: next_lane_id(), guests, far, punt, taps };
             let placed = self.place(lane, &guest, &backend);
             self.wires[at].lanes.push(placed);
         }
@@ -105,10 +117,7 @@ impl Control {
                 Some(self.core_for(&pairs))
             }
         };
-        match worker {
-            Some(core) => self.worker(core).give(lane),
-            None => self.slow_path.give(lane),
-        }
+        self.give(worker, lane);
         Placed { id, worker, pairs: near, far_pairs: far }
     }
 

@@ -53,7 +53,7 @@ pub enum Stop {
 }
 
 /// What became of one frame that is not sent on.
-enum Refused {
+pub(super) enum Refused {
     /// It is done with.
     Drop(DropReason),
     /// It stays where it is.
@@ -473,7 +473,7 @@ fn touch(segments: &[Segment]) {
 }
 
 /// What becomes of a frame that the kernel did not take or give.
-fn refused(error: &io::Error) -> Refused {
+pub(super) fn refused(error: &io::Error) -> Refused {
     match Fault::of(error) {
         Fault::Again => Refused::Stop(Stop::SocketFull),
         Fault::Frame => Refused::Drop(DropReason::SocketError),
@@ -484,7 +484,7 @@ fn refused(error: &io::Error) -> Refused {
 }
 
 /// Why there is nothing to take.
-fn idle(ring: &dyn Virtqueue) -> Stop {
+pub(super) fn idle(ring: &dyn Virtqueue) -> Stop {
     if ring.violation().is_some() { Stop::Broken } else { Stop::GuestEmpty }
 }
 

@@ -180,6 +180,12 @@ impl SocketPair {
         arrived
     }
 
+    /// Reads one frame into [`SocketPair::held`], which must be empty before; as [`SocketPair::receive`] otherwise.
+    pub fn receive_whole(&mut self) -> io::Result<Arrived> {
+        // SAFETY: there are no pieces.
+        unsafe { self.receive([]) }
+    }
+
     /// A message of `len` bytes is in the pieces.
     ///
     /// # Safety
@@ -309,8 +315,7 @@ impl SocketPair {
     pub fn discard(&mut self) -> u64 {
         self.drop_held(DropReason::NotConnected);
         for discarded in 0..DISCARD_AT_MOST {
-            // SAFETY: no pieces.
-            match unsafe { self.receive([]) } {
+            match self.receive_whole() {
                 Ok(_) => self.drop_held(DropReason::NotConnected),
                 Err(error) if Fault::of(&error) == Fault::Frame => {
                     self.counters.rx.add_frame(0);

@@ -4,6 +4,7 @@ use virtqueue::testing::Format;
 
 use super::ALL;
 use crate::guest::Limits;
+use crate::guest::seen::Frames;
 use crate::nic::tests::{CSUM, Guest, HOST_TSO, Shape, TCP4};
 
 /// Segments of 100 bytes, and how many of them a frame becomes.
@@ -29,5 +30,22 @@ fn a_burst_ends_with_the_frame_that_made_it_too_long() {
             assert_eq!(to.received().len() as u64, SEGMENTS);
         }
         assert_eq!(from.pair.forward(&mut to.pair, ALL).packets, 0);
+    }
+}
+
+/// It is seen as it was sent, and once.
+#[test]
+fn what_is_cut_is_seen_whole() {
+    for format in [Format::Split, Format::Packed] {
+        let (mut from, mut to) = guests(format);
+        let mut frames = Frames::new();
+        for _ in 0..2 {
+            let (moved, gone) = from.pair.forward_seen(&mut to.pair, ALL, &mut frames);
+            assert_eq!((moved.packets, gone), (SEGMENTS, 1));
+            let seen: Vec<_> = frames.iter().collect();
+            assert_eq!(seen, [(&*SHAPE.partial(), SHAPE.partial().len() as u32)]);
+        }
+        assert_eq!(from.pair.forward_seen(&mut to.pair, ALL, &mut frames).1, 0);
+        assert_eq!(to.received().len() as u64, 2 * SEGMENTS);
     }
 }
