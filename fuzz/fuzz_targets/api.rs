@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
 use ringwired::api::{
-    self, BackendError, EnvFilter, GuestConfig, LogFilter, NicConfig, NoSuchGuest, Operator, Pair, PortError,
-    SocketConfig, Source, WorkerError,
+    self, BackendError, CaptureError, Capturing, EnvFilter, GuestConfig, LogFilter, NicConfig, NoSuchGuest, Operator,
+    Pair, PortError, SocketConfig, Source, Wanted, WorkerError,
 };
 use ringwired::config::{ApiConfig, Config};
 use ringwired::reload::{Change, DatapathConfig, Reloader, Running};
@@ -152,6 +152,10 @@ impl Source for MadeUp {
 
     fn set_idle(&self, _: Idle) -> std::io::Result<()> {
         Ok(())
+    }
+
+    fn capture(&self, wanted: Wanted) -> Result<Capturing, CaptureError> {
+        Err(CaptureError::NoSuchPort(wanted.port))
     }
 }
 

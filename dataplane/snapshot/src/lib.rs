@@ -5,6 +5,7 @@
 //!
 //! `rx` and `tx` are the datapath's view: a guest port's `rx` is what the guest sent.
 
+mod capture;
 mod counters;
 mod drops;
 mod live;
@@ -17,6 +18,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use capture::{NewCapture, Way};
 pub use live::{Assign, Assigned, Idle, IdleMode};
 
 /// Everything: `GET /v1/status`.

@@ -6,6 +6,7 @@ pub mod config;
 pub mod descriptors;
 pub mod log;
 pub mod metrics;
+mod pcapng;
 pub mod rates;
 pub mod reload;
 pub mod socket;

@@ -688,3 +688,36 @@ fn workers_without_work_do_as_they_are_told() {
     assert!(error(&answer).starts_with(shape), "{answer}");
     assert_eq!(now(), snapshot::Idle::Adaptive);
 }
+
+/// Status code and error of the answer to `POST /v1/captures` with `body`.
+fn capture(server: &Server, body: &str) -> (u16, String) {
+    let head =
+        format!("POST /v1/captures HTTP/1.1\r\nHost: ringwire\r\nContent-Length: {}\r\n\r\n", body.len());
+    let (code, _, answer) = ask(server, &(head + body));
+    (code, error(&answer))
+}
+
+#[test]
+fn a_capture_is_asked_for_in_json() {
+    let server = Server::start();
+    let (code, asked) = capture(&server, r#"{"port": "vm1", "queue": 1, "direction": "tx", "snaplen": 60}"#);
+    let wanted = "Wanted { port: \"vm1\", queue: Some(1), direction: Some(Tx), filter: None, snaplen: 60 }";
+    assert_eq!((code, asked), (404, format!("no port is called {wanted:?}")));
+    // The longest filter there may be is more than any other request may have.
+    let filter = |count| {
+        format!(r#"{{"port": "vm1", "filter": [{}]}}"#, vec!["[22, 255, 255, 4294967295]"; count].join(","))
+    };
+    let (code, asked) = capture(&server, &filter(4096));
+    assert!(code == 404 && asked.contains("filter: Some(Program("), "{code} {}", &asked[..80]);
+    let problem = "a filter has from 1 to 4096 instructions, not 4097";
+    assert_eq!(capture(&server, &filter(4097)), (422, problem.to_owned()));
+    assert_eq!(capture(&server, &filter(20_000)).0, 413);
+    for (method, path, problem) in [
+        ("GET", "/v1/captures", "GET does nothing with /v1/captures (it takes: POST)"),
+        ("GET", "/v1/captures/1", "GET does nothing with /v1/captures/1 (it takes: DELETE)"),
+        ("DELETE", "/v1/captures/1", "no capture has number 1"),
+    ] {
+        let (_, _, body) = ask(&server, &format!("{method} {path} HTTP/1.1\r\nHost: x\r\n\r\n"));
+        assert_eq!(error(&body), problem);
+    }
+}

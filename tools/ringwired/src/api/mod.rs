@@ -2,10 +2,11 @@
 //!
 //! One request a connection, each within fixed bounds of time and size, so that a client that is slow,
 //! stuck or hostile costs nobody else more than one of [`MAX_CONNECTIONS`] places for
-//! [`CONNECTION_TIME`].
+//! [`CONNECTION_TIME`]. Captures last longer, and are few.
 
 mod answer;
 mod bodies;
+mod captures;
 mod config;
 mod guests;
 mod log;
@@ -29,7 +30,7 @@ use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use engine::Datapath;
 pub use engine::config::{GuestConfig, NicConfig, OFFLOADS, SocketConfig, SocketKind};
-pub use engine::{BackendError, NoSuchGuest, Pair, PortError, WorkerError};
+pub use engine::{BackendError, CaptureError, Capturing, NoSuchGuest, Pair, PortError, Wanted, WorkerError};
 use snapshot::{Idle, Port, Status};
 
 use crate::metrics;
@@ -38,6 +39,7 @@ use crate::reload::Reloader;
 use crate::socket::ApiSocket;
 
 use answer::{Refusal, json};
+use captures::Captures;
 pub use log::{EnvFilter, LogFilter};
 pub use openapi::description;
 pub use server::{BODY_BYTES, CONNECTION_TIME, HEADER_BYTES, HEADER_TIME, MAX_CONNECTIONS};
@@ -83,6 +85,9 @@ pub trait Source: Send + Sync + 'static {
 
     /// Replaces what workers do without work.
     fn set_idle(&self, idle: Idle) -> io::Result<()>;
+
+    /// Copies what passes a port.
+    fn capture(&self, wanted: Wanted) -> Result<Capturing, CaptureError>;
 }
 
 impl Source for Datapath {
@@ -129,6 +134,10 @@ impl Source for Datapath {
     fn set_idle(&self, idle: Idle) -> io::Result<()> {
         self.set_idle(idle)
     }
+
+    fn capture(&self, wanted: Wanted) -> Result<Capturing, CaptureError> {
+        self.capture(wanted)
+    }
 }
 
 /// What the API does beside the datapath.
@@ -144,11 +153,12 @@ struct Api {
     source: Arc<dyn Source>,
     operator: Arc<Operator>,
     sampler: Arc<Mutex<Sampler>>,
+    captures: Captures,
 }
 
 /// Serves `source` on `socket` until the future is dropped.
 pub async fn serve(socket: &ApiSocket, source: Arc<dyn Source>, operator: Arc<Operator>) -> Infallible {
-    let api = Api { source, operator, sampler: Arc::default() };
+    let api = Api { source, operator, sampler: Arc::default(), captures: Captures::default() };
     let (never, _) = tokio::join!(sample(api.clone()), server::accept(socket, router(api)));
     never
 }

@@ -96,6 +96,7 @@ fn parameter(name: &str) -> Value {
     let number = |maximum: u64| json!({ "type": "integer", "minimum": 0, "maximum": maximum });
     let (description, schema, example) = match name {
         "core" => ("Number of a core.", number(u64::MAX), json!(1)),
+        "number" => ("Number of a capture.", number(u64::MAX), json!(0)),
         "pair" => ("Number of a queue pair.", number(u16::MAX.into()), json!(0)),
         _ => ("Name of a port.", json!({ "type": "string", "minLength": 1 }), json!("vm1")),
     };
@@ -114,13 +115,17 @@ fn describe_operation(path: &str, operation: &Operation, schemas: &mut Generator
     let words = path.split(['/', '.']).filter(|word| !word.is_empty() && *word != "v1");
     let words: Vec<&str> = words.map(|word| word.trim_matches(['{', '}'])).collect();
     let content = operation.answers.iter().map(|content| match content {
-        Content::Json(schema) => ("application/json", schema(&mut schemas.sent).into()),
-        Content::Text(kind) => (*kind, json!({ "type": "string" })),
+        Content::Json(schema) => ("application/json", json!({ "schema": schema(&mut schemas.sent) })),
+        Content::Text(kind) => (*kind, json!({ "schema": { "type": "string" } })),
+        Content::Bytes(kind) => (*kind, json!({})),
     });
-    let content = content.map(|(kind, schema): (_, Value)| (kind.to_owned(), json!({ "schema": schema })));
-    let content: Map<String, Value> = content.collect();
+    let content: Map<String, Value> = content.map(|(kind, media)| (kind.to_owned(), media)).collect();
+    let mut done = json!({ "description": "Done." });
+    if !content.is_empty() {
+        done["content"] = content.into();
+    }
     let mut responses = Map::new();
-    responses.insert(operation.code.to_string(), json!({ "description": "Done.", "content": content }));
+    responses.insert(operation.code.to_string(), done);
     for (code, ..) in
         REFUSALS.iter().filter(|(code, _, of)| of(path, operation) || operation.refusals.contains(code))
     {
@@ -144,17 +149,20 @@ fn describe_operation(path: &str, operation: &Operation, schemas: &mut Generator
 type Of = fn(&str, &Operation) -> bool;
 
 /// The ways to be refused.
-const REFUSALS: [(u16, &str, Of); 9] = [
+const REFUSALS: [(u16, &str, Of); 10] = [
     (
         400,
         "The request is not HTTP (the answer has no body then), or its path or body is not what is taken.",
         |_, _| true,
     ),
     (403, "Whoever asks may look, but not change anything.", |_, operation| !operation.method.is_safe()),
-    (404, "There is no port or guest of that name.", |path, _| path.contains('{')),
+    (404, "There is nothing of that name or number.", |path, _| path.contains('{')),
     (409, "It cannot be as things are now: a name that is taken, a port that is in use.", |_, _| false),
-    (413, "The body is longer than 16 KiB.", |_, operation| operation.body.is_some()),
+    (413, "The body is longer than 16 KiB; than 256 KiB, where a filter can be in it.", |_, operation| {
+        operation.body.is_some()
+    }),
     (422, "It can never be as it is asked for.", |_, _| false),
+    (429, "As many run as can: one has to end first.", |_, _| false),
     (431, "Request line and headers are longer than 16 KiB, or there are too many of them.", |_, _| true),
     (500, "The datapath could not be asked.", |_, _| true),
     (503, "The datapath did not answer in time.", |_, _| true),

@@ -1,14 +1,17 @@
 //! What the API has: one list, of which the router and its description are made.
 
+use axum::extract::DefaultBodyLimit;
 use axum::handler::Handler;
 use axum::http::{Method, StatusCode, Uri};
 use axum::routing::{MethodFilter, MethodRouter, on};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
-use snapshot::{Assign, Assigned, Backend, IdleMode, Log, Offloads, Port, Reload, Reloaded, Status, Worker};
+use snapshot::{
+    Assign, Assigned, Backend, IdleMode, Log, NewCapture, Offloads, Port, Reload, Reloaded, Status, Worker,
+};
 
 use super::answer::Refusal;
 use super::bodies::{ConfigFile, NewPort};
-use super::{Api, config, guests, log, openapi, ports, prometheus, status, workers};
+use super::{Api, captures, config, guests, log, openapi, ports, prometheus, status, workers};
 use crate::metrics;
 
 /// Every path, in the order in which it is described.
@@ -123,6 +126,23 @@ pub fn routes() -> Vec<Route> {
             ],
         ),
         route(
+            "/v1/captures",
+            vec![
+                post(
+                    captures::start,
+                    "Captures what passes a port: the answer lasts as long as the capture.",
+                )
+                .takes::<NewCapture>(r#"{"port": "vm1", "seconds": 10}"#)
+                .takes_bytes(captures::BODY_BYTES)
+                .answers_bytes(captures::PCAPNG)
+                .refuses(&[404, 409, 422, 429]),
+            ],
+        ),
+        route(
+            "/v1/captures/{number}",
+            vec![delete(captures::end, "Ends a capture, as if its time were over.").answers_nothing()],
+        ),
+        route(
             "/v1/openapi.json",
             vec![get(openapi::serve, "This description.").answers::<openapi::Document>(200)],
         ),
@@ -167,6 +187,8 @@ pub enum Content {
     Json(SchemaOf),
     /// Text of this type.
     Text(&'static str),
+    /// Something else, of this type.
+    Bytes(&'static str),
 }
 
 fn route(path: &'static str, operations: Vec<Operation>) -> Route {
@@ -224,6 +246,11 @@ impl Operation {
         Operation { body: Some((SchemaGenerator::subschema_for::<T>, example)), ..self }
     }
 
+    /// This body may be so long.
+    fn takes_bytes(self, most: usize) -> Operation {
+        Operation { handler: self.handler.layer(DefaultBodyLimit::max(most)), ..self }
+    }
+
     /// It answers with a `T`.
     fn answers<T: JsonSchema>(mut self, code: u16) -> Operation {
         self.answers.push(Content::Json(SchemaGenerator::subschema_for::<T>));
@@ -234,6 +261,17 @@ impl Operation {
     fn answers_text(mut self, content_type: &'static str) -> Operation {
         self.answers.push(Content::Text(content_type));
         self
+    }
+
+    /// It answers with something that is neither JSON nor text.
+    fn answers_bytes(mut self, content_type: &'static str) -> Operation {
+        self.answers.push(Content::Bytes(content_type));
+        self
+    }
+
+    /// It answers that it is done.
+    fn answers_nothing(self) -> Operation {
+        Operation { code: 204, ..self }
     }
 
     /// It may be refused in these ways, too.

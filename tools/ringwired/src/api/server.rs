@@ -1,7 +1,9 @@
 //! Connections: one request each, within fixed bounds of time and size.
 
 use std::convert::Infallible;
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::{Extension, Router};
@@ -17,7 +19,8 @@ use crate::socket::ApiSocket;
 
 /// Connections served at a time; others wait in the socket's backlog.
 pub const MAX_CONNECTIONS: usize = 64;
-/// A connection is closed this long after it was accepted, whatever it is doing.
+/// A connection is closed this long after it was accepted, whatever it is doing; one whose answer [lasts](Lasting), at
+/// most this long after its end.
 pub const CONNECTION_TIME: Duration = Duration::from_secs(10);
 /// The request line and headers must be here after this time.
 pub const HEADER_TIME: Duration = Duration::from_secs(3);
@@ -25,6 +28,27 @@ pub const HEADER_TIME: Duration = Duration::from_secs(3);
 pub const HEADER_BYTES: usize = 16 * 1024;
 /// The body of a request may be this long.
 pub const BODY_BYTES: usize = 16 * 1024;
+
+/// Lets one connection last longer than [`CONNECTION_TIME`].
+#[derive(Clone, Default)]
+pub struct Lasting(Arc<AtomicBool>);
+
+/// As long as this is kept.
+pub struct Lasts(Arc<AtomicBool>);
+
+impl Lasting {
+    /// From now on.
+    pub fn begin(&self) -> Lasts {
+        self.0.store(true, Ordering::Relaxed);
+        Lasts(self.0.clone())
+    }
+}
+
+impl Drop for Lasts {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
 
 /// Serves whoever connects, with `router`.
 pub async fn accept(socket: &ApiSocket, router: Router) -> Infallible {
@@ -58,8 +82,8 @@ pub async fn accept(socket: &ApiSocket, router: Router) -> Infallible {
 }
 
 async fn connection(stream: UnixStream, router: Router) {
-    let descriptors = Descriptors::default();
-    let router = router.layer(Extension(descriptors.clone()));
+    let (descriptors, lasting) = (Descriptors::default(), Lasting::default());
+    let router = router.layer(Extension(descriptors.clone())).layer(Extension(lasting.clone()));
     let stream = Connection::new(stream, descriptors);
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -67,9 +91,14 @@ async fn connection(stream: UnixStream, router: Router) {
         .max_buf_size(HEADER_BYTES)
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    match tokio::time::timeout(CONNECTION_TIME, connection).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::debug!("API client: {error}"),
-        Err(_) => tracing::debug!("API client: closed after {CONNECTION_TIME:?}"),
+    let mut connection = pin!(connection);
+    loop {
+        match tokio::time::timeout(CONNECTION_TIME, &mut connection).await {
+            Err(_) if lasting.0.load(Ordering::Relaxed) => continue,
+            Err(_) => tracing::debug!("API client: closed after {CONNECTION_TIME:?}"),
+            Ok(Err(error)) => tracing::debug!("API client: {error}"),
+            Ok(Ok(())) => {}
+        }
+        return;
     }
 }

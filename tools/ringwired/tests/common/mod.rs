@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use ringwired::api::{
-    self, BackendError, EnvFilter, GuestConfig, LogFilter, NicConfig, NoSuchGuest, Operator, Pair, PortError,
-    SocketConfig, Source, WorkerError,
+    self, BackendError, CaptureError, Capturing, EnvFilter, GuestConfig, LogFilter, NicConfig, NoSuchGuest,
+    Operator, Pair, PortError, SocketConfig, Source, Wanted, WorkerError,
 };
 use ringwired::config::{ApiConfig, Config};
 use ringwired::reload::{Change, DatapathConfig, Reloader, Running};
@@ -146,6 +146,11 @@ impl<L: Fn() -> Status + Send + Sync + 'static> Source for MadeUp<L> {
     fn set_idle(&self, idle: Idle) -> io::Result<()> {
         *self.idle.lock().unwrap() = Some(idle);
         Ok(())
+    }
+
+    /// Says in the error what it was asked for: nothing passes.
+    fn capture(&self, wanted: Wanted) -> Result<Capturing, CaptureError> {
+        Err(CaptureError::NoSuchPort(format!("{wanted:?}")))
     }
 }
 
