@@ -137,9 +137,9 @@ tick_every() {
 # (Used by the scripts that source this file.)
 # shellcheck disable=SC2034
 {
-    RW_BUILD_PACKAGES=(build-essential pkg-config libclang-dev libdpdk-dev)
+    RW_BUILD_PACKAGES=(build-essential pkg-config libclang-dev libdpdk-dev libpcap-dev)
     RW_GUEST_PACKAGES=(qemu-system-x86 busybox-static cpio kmod lz4 zstd xz-utils iperf3 ethtool tcpdump)
-    RW_NET_PACKAGES=(iproute2 iputils-ping ethtool iperf3 jq tcpdump python3-scapy tmux)
+    RW_NET_PACKAGES=(iproute2 iputils-ping ethtool iperf3 jq tcpdump tshark python3-scapy tmux)
     RW_TESTPMD_PACKAGES=(dpdk-dev)
     RW_COUNT_PACKAGES=(valgrind)
     RW_API_PACKAGES=(python3-venv)

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use crate::live::{IdleCommand, NewGuest, NewNic, WorkerCommand};
@@ -96,6 +96,11 @@ pub enum Command {
         #[arg(long)]
         once: bool,
     },
+    /// Captures what passes a port into a file, as pcapng, until Ctrl-C.
+    ///
+    /// A port's rx is what came in there: of a guest, what it sent. Packets for which the capture has no room are
+    /// counted, and miss only in the capture.
+    Capture(Capture),
     /// Is this host set up for it: hugepages, IOMMU, drivers, isolated cores, NUMA, power, limits.
     ///
     /// Needs no ringwired; asks it for its cores if there is one. Exit status: 0 nothing but notes; 1 warnings;
@@ -207,6 +212,43 @@ pub enum GuestCommand {
         #[command(flatten)]
         output: Output,
     },
+}
+
+/// A capture.
+#[derive(Debug, Args)]
+pub struct Capture {
+    /// The port, or one of its queue pairs: vm1, vm1:0.
+    #[arg(value_name = "PORT[:QUEUE]")]
+    pub name: String,
+    /// The file; "-" is standard output, for tcpdump -r - or tshark -r -.
+    #[arg(short = 'w', long = "write", value_name = "FILE")]
+    pub file: PathBuf,
+    /// Which way packets go, as ringwired sees it.
+    #[arg(long, value_enum, default_value_t = Passing::Both)]
+    pub direction: Passing,
+    /// Keep so many bytes of each packet at most.
+    #[arg(short = 's', long, value_name = "BYTES")]
+    pub snaplen: Option<u32>,
+    /// End after so many packets.
+    #[arg(short = 'c', long)]
+    pub count: Option<u64>,
+    /// End after so many seconds.
+    #[arg(long)]
+    pub seconds: Option<u64>,
+    /// Only packets that this wants, as tcpdump has it: udp port 7. (pcap-filter(7) says more.)
+    #[arg(value_name = "FILTER")]
+    pub filter: Vec<String>,
+}
+
+/// Which way packets go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Passing {
+    /// Into the datapath.
+    Rx,
+    /// Out of it.
+    Tx,
+    /// Either way.
+    Both,
 }
 
 /// How to print.

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Bytes;
-use hyper::{Method, Request, header};
+use hyper::body::{Bytes, Incoming};
+use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use snapshot::ErrorBody;
@@ -77,8 +77,51 @@ pub fn post(socket: &Path, path: &str, body: &impl Serialize) -> Result<String, 
     request(socket, Method::POST, path, JSON, encoded(body)?, Vec::new())
 }
 
+/// The answer to `POST path` with `body` as JSON, of which only the head has come: what it accepts may take any time.
+pub async fn ask(
+    socket: &Path,
+    path: &str,
+    accept: &str,
+    body: &impl Serialize,
+) -> Result<Response<Incoming>, ClientError> {
+    let request = prepared(Method::POST, path, accept, encoded(body)?)?;
+    let unreachable = |problem| ClientError::Unreachable { socket: socket.to_owned(), problem };
+    let answer = in_time(send(socket, request, Vec::new())).await.map_err(unreachable)?;
+    let code = answer.status();
+    if code.is_success() {
+        return Ok(answer);
+    }
+    let body = in_time(text(answer)).await.map_err(unreachable)?;
+    Err(refusal(&format!("POST {path}"), code, &body))
+}
+
+/// As [`delete`], for those who wait for something else meanwhile.
+pub async fn delete_beside(socket: &Path, path: &str) -> Result<(), ClientError> {
+    let request = prepared(Method::DELETE, path, JSON, Bytes::new())?;
+    let unreachable = |problem| ClientError::Unreachable { socket: socket.to_owned(), problem };
+    let (code, body) = in_time(exchange(socket, request, Vec::new())).await.map_err(unreachable)?;
+    if code.is_success() { Ok(()) } else { Err(refusal(&format!("DELETE {path}"), code, &body)) }
+}
+
 fn encoded(body: &impl Serialize) -> Result<Bytes, ClientError> {
     serde_json::to_vec(body).map(Bytes::from).map_err(|error| ClientError::Refused(error.to_string()))
+}
+
+fn prepared(
+    method: Method,
+    path: &str,
+    accept: &str,
+    body: Bytes,
+) -> Result<Request<Full<Bytes>>, ClientError> {
+    Request::builder()
+        .method(method)
+        .uri(path)
+        .header(header::HOST, "ringwire")
+        .header(header::CONTENT_TYPE, JSON)
+        .header(header::ACCEPT, accept)
+        .header(header::TE, "trailers")
+        .body(Full::new(body))
+        .map_err(|error| ClientError::Refused(error.to_string()))
 }
 
 fn request(
@@ -90,29 +133,26 @@ fn request(
     fds: Vec<OwnedFd>,
 ) -> Result<String, ClientError> {
     let asked = format!("{method} {path}");
-    let request = Request::builder()
-        .method(method)
-        .uri(path)
-        .header(header::HOST, "ringwire")
-        .header(header::CONTENT_TYPE, JSON)
-        .header(header::ACCEPT, accept)
-        .body(Full::new(body))
-        .map_err(|error| ClientError::Refused(error.to_string()))?;
+    let request = prepared(method, path, accept, body)?;
     let unreachable = |problem| ClientError::Unreachable { socket: socket.to_owned(), problem };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| unreachable(format!("no event loop: {error}")))?;
-    let answer = runtime.block_on(async { tokio::time::timeout(TIME, exchange(socket, request, fds)).await });
-    let (code, body) = answer
-        .unwrap_or_else(|_| Err(format!("it took the connection but did not answer within {TIME:?}")))
-        .map_err(unreachable)?;
-    if code.is_success() {
-        return Ok(body);
-    }
-    match serde_json::from_str(&body) {
-        Ok(ErrorBody { error }) => Err(ClientError::Refused(error)),
-        Err(_) => Err(ClientError::Refused(format!("ringwired answered {asked} with {code}"))),
+    let (code, body) = runtime.block_on(in_time(exchange(socket, request, fds))).map_err(unreachable)?;
+    if code.is_success() { Ok(body) } else { Err(refusal(&asked, code, &body)) }
+}
+
+/// What there is within [`TIME`].
+async fn in_time<T>(answer: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+    let late = |_| Err(format!("it took the connection but did not answer within {TIME:?}"));
+    tokio::time::timeout(TIME, answer).await.unwrap_or_else(late)
+}
+
+fn refusal(asked: &str, code: StatusCode, body: &str) -> ClientError {
+    match serde_json::from_str(body) {
+        Ok(ErrorBody { error }) => ClientError::Refused(error),
+        Err(_) => ClientError::Refused(format!("ringwired answered {asked} with {code}")),
     }
 }
 
@@ -120,7 +160,17 @@ async fn exchange(
     socket: &Path,
     request: Request<Full<Bytes>>,
     fds: Vec<OwnedFd>,
-) -> Result<(hyper::StatusCode, String), String> {
+) -> Result<(StatusCode, String), String> {
+    let answer = send(socket, request, fds).await?;
+    Ok((answer.status(), text(answer).await?))
+}
+
+/// The head of the answer; its body is still to come.
+async fn send(
+    socket: &Path,
+    request: Request<Full<Bytes>>,
+    fds: Vec<OwnedFd>,
+) -> Result<Response<Incoming>, String> {
     let not_http = |error: hyper::Error| format!("what answers there is not ringwired: {error}");
     let stream = UnixStream::connect(socket).await.map_err(|error| cannot_connect(&error))?;
     let (mut sender, connection) =
@@ -129,12 +179,13 @@ async fn exchange(
             .map_err(not_http)?;
     // Its errors come out of the request as well.
     tokio::spawn(connection);
-    let answer = sender.send_request(request).await.map_err(not_http)?;
-    let code = answer.status();
+    sender.send_request(request).await.map_err(not_http)
+}
+
+async fn text(answer: Response<Incoming>) -> Result<String, String> {
     let body = Limited::new(answer.into_body(), ANSWER_BYTES).collect().await;
     let body = body.map_err(|error| format!("the answer broke off: {error}"))?.to_bytes();
-    let text = String::from_utf8(body.into()).map_err(|_| "the answer is not text".to_owned())?;
-    Ok((code, text))
+    String::from_utf8(body.into()).map_err(|_| "the answer is not text".to_owned())
 }
 
 fn cannot_connect(error: &io::Error) -> String {

@@ -3,6 +3,7 @@
 //! It is a program: all of it is behind [`main`]. [`command`] is for its man pages.
 
 mod args;
+mod capture;
 mod client;
 mod configuration;
 mod descriptors;
@@ -61,6 +62,13 @@ fn run(api: &Path, command: &Command) -> Result<(String, u8), ClientError> {
     let text = match command {
         Command::Explain { name, output } => return explain::run(api, name, output.json),
         Command::Top { once } => return top::run(api, *once),
+        Command::Capture(arguments) => {
+            return capture::run(api, arguments).map(|said| {
+                // Standard output may be where the packets go.
+                eprint!("{said}");
+                (String::new(), 0)
+            });
+        }
         Command::Doctor { cores, output } => return Ok(doctor::run(api, cores, output.json)),
         Command::Completions { shell } => return Ok((completions(*shell), 0)),
         Command::Status(output) => show(api, "/v1/status", output, views::status),
