@@ -102,8 +102,14 @@ impl Daemon {
 
     /// `ringwire ARGUMENTS`, a client of this daemon.
     pub fn client(&self, arguments: &[&str]) -> Output {
+        self.client_command(arguments).output().expect("ringwire")
+    }
+
+    /// The same, to be started.
+    pub fn client_command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(program("ringwire"));
-        command.arg("--api").arg(&self.api).args(arguments).output().expect("ringwire")
+        command.arg("--api").arg(&self.api).args(arguments);
+        command
     }
 
     /// Sends SIGHUP, and waits for what comes of it: the lines that are logged, but for the last if it went well.

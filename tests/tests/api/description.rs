@@ -50,6 +50,7 @@ fn schemathesis_finds_nothing_that_is_not_described() {
     let url = relay(&api);
 
     let description = daemon.get("/v1/openapi.json").expect("a description");
+    let description = without_captures(&description);
     std::fs::write(scene.path("narrowed.json"), narrowed(&description)).expect("a file");
     std::fs::write(scene.path("openapi.json"), description).expect("a file");
     let strict = format!("{CHECKS},{STRICT}");
@@ -75,6 +76,15 @@ fn schemathesis_finds_nothing_that_is_not_described() {
     assert_eq!(daemon.status().pid, before.pid);
     assert!(daemon.stop(Duration::from_secs(10)).success());
     assert!(!daemon.child.log().contains("panicked"), "{}", daemon.child.log());
+}
+
+/// `description`, whose example of a capture is of a port that is not there: an answer that lasts until it is told to end
+/// would be waited for, which is no answer that can be checked. `tests/capture` has those.
+fn without_captures(description: &str) -> String {
+    let mut description: Value = serde_json::from_str(description).expect("JSON");
+    let example = "/paths/~1v1~1captures/post/requestBody/content/application~1json/example/port";
+    *description.pointer_mut(example).expect("an example") = json!("nobody");
+    description.to_string()
 }
 
 /// `description`, with things that there are for the parameters in paths: made-up ones are all answered alike.
