@@ -16,7 +16,7 @@ use crate::frames::{frames, to_port_7};
 use crate::recording::{self, Recording, packets, skipped, sum};
 
 /// Frames each way.
-const COUNT: u64 = 600;
+const COUNT: u64 = 400;
 /// Seconds for all to be through.
 const SECONDS: u64 = 60;
 

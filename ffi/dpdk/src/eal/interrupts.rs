@@ -12,15 +12,18 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Whether the alarm has gone off.
 static RANG: (Mutex<bool>, Condvar) = (Mutex::new(false), Condvar::new());
 
+/// Does not return, and so keeps the thread that calls it.
 extern "C" fn rang(_: *mut c_void) {
     *RANG.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
     RANG.1.notify_all();
+    loop {
+        std::thread::park();
+    }
 }
 
-/// Waits until the thread knows of every interrupt source that a driver has given up: it looks at all sources anew some
-/// time after that, and they are in memory that `rte_eal_cleanup` unmaps. Alarms go off on the same thread, and one that
-/// is set now does so when it has looked.
-pub(super) fn settle() {
+/// Stops the thread for good. It looks at its interrupt sources whenever a driver has given one up, as
+/// `rte_eal_cleanup` has some do, and they are in memory which that unmaps a moment later. Alarms go off on that thread.
+pub(super) fn stop() {
     // SAFETY: EAL runs; the function stays, and is given nothing.
     let set = unsafe { dpdk_sys::rte_eal_alarm_set(1, Some(rang), null_mut()) };
     if set != 0 {

@@ -73,7 +73,7 @@ pub(crate) struct EalHandle(());
 
 impl Drop for EalHandle {
     fn drop(&mut self) {
-        interrupts::settle();
+        interrupts::stop();
         // SAFETY: EAL was initialised, and the last value that uses its memory is gone.
         unsafe { dpdk_sys::rte_eal_cleanup() };
     }
