@@ -41,7 +41,7 @@ fn build() -> Result<(), Box<dyn Error>> {
         .header("wrapper.h")
         .clang_args(&cflags)
         .allowlist_file(".*/?wrapper\\.h")
-        .allowlist_function("rte_eal_(init|cleanup|get_runtime_dir|alarm_set)")
+        .allowlist_function("rte_eal_(init|cleanup|get_runtime_dir)")
         .allowlist_function("rte_(strerror|thread_register|thread_unregister|get_tsc_hz)")
         .allowlist_function("rte_pktmbuf_pool_create_by_ops")
         .allowlist_function("rte_mempool_(free|avail_count|in_use_count)")

@@ -4,7 +4,6 @@
 
 mod args;
 mod host;
-mod interrupts;
 mod thread;
 
 pub use args::{EalArgs, HugepagePolicy};
@@ -69,13 +68,17 @@ static STATE: Mutex<State> = Mutex::new(State::Never);
 
 /// Keeps EAL alive; held by every value that points into its memory.
 #[derive(Debug)]
-pub(crate) struct EalHandle(());
+pub(crate) struct EalHandle {
+    /// There are files that other processes know.
+    shared: bool,
+}
 
 impl Drop for EalHandle {
     fn drop(&mut self) {
-        interrupts::stop();
-        // SAFETY: EAL was initialised, and the last value that uses its memory is gone.
-        unsafe { dpdk_sys::rte_eal_cleanup() };
+        if self.shared {
+            // SAFETY: EAL was initialised, and the last value that uses its memory is gone.
+            unsafe { dpdk_sys::rte_eal_cleanup() };
+        }
     }
 }
 
@@ -89,7 +92,9 @@ pub(crate) fn handle() -> Result<Arc<EalHandle>, EalError> {
 
 /// The initialised environment layer.
 ///
-/// `rte_eal_cleanup` runs when this and every mempool, port and registration made from it are gone.
+/// `rte_eal_cleanup` runs when this and every mempool, port and registration made from it are gone, if EAL shares files
+/// with other processes. Else there is nothing that does not end with the process, and it would do harm: it unmaps memory
+/// in which EAL's interrupt thread still looks for sources that drivers have just given up.
 #[derive(Debug)]
 pub struct Eal {
     _handle: Arc<EalHandle>,
@@ -127,7 +132,7 @@ impl Eal {
             host::set_affinity(affinity);
         }
 
-        let handle = Arc::new(EalHandle(()));
+        let handle = Arc::new(EalHandle { shared: !choice.own_runtime_dir });
         *state = State::Started(Arc::downgrade(&handle));
         Ok(Eal { _handle: handle, args: choice.argv, hugepages: choice.hugepages })
     }
