@@ -95,7 +95,7 @@ enum Test {
 enum Step {
     /// A = what the frame has there.
     Load(Width, u32),
-    /// A = what the frame has so many bytes behind X.
+    /// A = what the frame has so many bytes behind X, modulo 2^32.
     LoadBehind(Width, u32),
     /// A = the frame's length.
     LoadLen,
@@ -158,7 +158,7 @@ impl Program {
             // Each jump was checked, so there is one.
             match *self.0.get(at)? {
                 Step::Load(width, place) => a = width.load(frame, place)?,
-                Step::LoadBehind(width, k) => a = width.load(frame, x.checked_add(k)?)?,
+                Step::LoadBehind(width, k) => a = width.load(frame, x.wrapping_add(k))?,
                 Step::LoadLen => a = len,
                 Step::LoadNumber(k) => a = k,
                 Step::LoadWord(word) => a = memory[word],

@@ -189,6 +189,15 @@ fn what_is_wrong_is_named() {
 }
 
 #[test]
+fn what_is_behind_x_may_be_before_it() {
+    // As in the kernel: -4 and 5 are 1.
+    let program =
+        [insn(0, 0, 0, 4), insn(0x84, 0, 0, 0), insn(7, 0, 0, 0), insn(0x50, 0, 0, 5), insn(0x16, 0, 0, 0)];
+    assert_eq!(Program::new(&program).unwrap().run(&[8, 9], 2), Some(9));
+    assert!(Kernel::with(&program).is_some_and(|kernel| kernel.run(&[8; 20]) == 8));
+}
+
+#[test]
 fn a_shift_by_too_much_leaves_nothing_and_a_division_by_zero_wants_nothing() {
     let run = |code, x| {
         let program = [insn(0, 0, 0, 1), insn(1, 0, 0, x), insn(code, 0, 0, 0), insn(0x16, 0, 0, 0)];
