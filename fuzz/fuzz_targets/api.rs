@@ -5,6 +5,7 @@
 //! here at once.
 #![no_main]
 
+use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -13,14 +14,15 @@ use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
 use ringwired::api::{
-    self, BackendError, CaptureError, Capturing, EnvFilter, GuestConfig, LogFilter, NicConfig, NoSuchGuest, Operator,
-    Pair, PortError, SocketConfig, Source, Wanted, WorkerError,
+    self, BackendError, CaptureError, Capturing, EnvFilter, GuestConfig, LogFilter, NicConfig, NoSuchGuest,
+    Operator, Pair, PortError, SocketConfig, Source, Wanted, WorkerError,
 };
 use ringwired::config::{ApiConfig, Config};
 use ringwired::reload::{Change, DatapathConfig, Reloader, Running};
 use ringwired::socket::ApiSocket;
 use snapshot::{
-    ErrorBody, Frontend, Guest, Idle, Nic, Port, PortKind, Queue, QueuePair, RingState, Status, Worker, WorkerTime,
+    ErrorBody, Frontend, Guest, Idle, Nic, Port, PortKind, Queue, QueuePair, RingState, Status, Worker,
+    WorkerTime,
 };
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -55,6 +57,8 @@ const PIECES: u8 = 0xf0;
 struct Server {
     runtime: Runtime,
     directory: TempDir,
+    /// What the log's filter is changed in.
+    _layer: Box<dyn Any>,
 }
 
 impl Server {
@@ -71,12 +75,10 @@ impl Server {
         let file = directory.path().join("rw.toml");
         std::fs::write(&file, FILE).expect("a configuration");
         let (layer, log) = LogFilter::new(EnvFilter::new("off"));
-        // For as long as the process runs, as in ringwired.
-        std::mem::forget(layer);
         let reloader = Reloader::new(file, vec![1], ApiConfig::default(), Arc::new(MadeUp));
         let operator = Arc::new(Operator { reloader, log });
         runtime.spawn(async move { api::serve(&socket, Arc::new(MadeUp), operator).await });
-        Server { runtime, directory }
+        Server { runtime, directory, _layer: Box::new(layer) }
     }
 
     /// All that comes back until the server closes the connection.
