@@ -37,7 +37,8 @@ fn a_client_that_is_killed_leaves_nothing_behind() {
         recordings.into_iter().for_each(|mut recording| recording.child.kill());
         wait::until("nothing is left of the captures", 15, || {
             let (threads, fds) = (threads(&daemon), daemon.child.fds());
-            if (threads, fds) == (0, before) {
+            // Fewer, if one that starting up needed was open still.
+            if threads == 0 && fds <= before {
                 Ok(())
             } else {
                 Err(format!("{threads} threads, {fds} of {before} fds"))
