@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
 
-use crate::log::Format;
+use crate::log::{Format, MOST_LINES};
 
 /// ringwire's daemon: moves packets between guests' virtqueues and NICs.
 ///
@@ -24,6 +24,10 @@ pub struct Args {
     /// What a line of the log looks like.
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub log_format: Format,
+
+    /// Lines of one cause and port that are logged in ten seconds; the others are counted.
+    #[arg(long, value_name = "N", default_value_t = MOST_LINES)]
+    pub log_lines: u32,
 
     /// Only say whether the configuration is valid.
     #[arg(long)]

@@ -21,6 +21,7 @@ use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
 use limit::Limit;
+pub use limit::MOST_LINES;
 
 /// Lines that wait to be written; more are lost, and counted.
 const LINES: usize = 16 * 1024;
@@ -50,10 +51,10 @@ pub struct Log {
 ///
 /// # Errors
 /// If there can be no thread for it.
-pub fn init(filter: impl Layer<Registry> + Send + Sync, format: Format) -> io::Result<Log> {
+pub fn init(filter: impl Layer<Registry> + Send + Sync, format: Format, lines: u32) -> io::Result<Log> {
     let terminal = io::stderr().is_terminal();
     let (writer, guard) = NonBlockingBuilder::default().buffered_lines_limit(LINES).finish(io::stderr());
-    let left_out = LeftOut { limit: Arc::default(), lost: writer.error_counter(), said: 0 };
+    let left_out = LeftOut { limit: Arc::new(Limit::new(lines)), lost: writer.error_counter(), said: 0 };
     subscriber(filter, format, writer, terminal, left_out.limit.clone()).init();
     let (stop, stopped) = channel::<()>();
     let thread = std::thread::Builder::new().name("log".into()).spawn(move || {

@@ -69,7 +69,7 @@ fn run(args: &Args) -> Result<(), Failure> {
         return Ok(());
     }
     let (filter, log_filter) = LogFilter::new(log_filter(args.log));
-    let _log = log::init(filter, args.log_format)?;
+    let _log = log::init(filter, args.log_format, args.log_lines)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(STATUS_THREADS)

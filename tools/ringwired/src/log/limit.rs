@@ -1,6 +1,6 @@
 //! How often one cause is spoken of: a guest that breaks the rules all the time must not fill the disk.
 //!
-//! A cause is a place in the code, a port, and what is said of it but for numbers. Of each, [`MOST_LINES`] lines pass in
+//! A cause is a place in the code, a port, and what is said of it but for numbers. Of each, some lines ([`MOST_LINES`]) pass in
 //! [`WINDOW`]; the rest is counted, and the count is said when the time is over. Who asks for debug and trace lines wants
 //! all of them.
 
@@ -14,7 +14,7 @@ use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::layer::{Context, Filter};
 
-/// Lines of one cause that pass in a [`WINDOW`].
+/// Lines of one cause that pass in a [`WINDOW`], unless told otherwise.
 pub const MOST_LINES: u32 = 10;
 /// How long lines are counted for.
 pub const WINDOW: Duration = Duration::from_secs(10);
@@ -26,8 +26,11 @@ const RELOAD: &str = "ringwired::reload";
 const MOST_CAUSES: usize = 1024;
 
 /// The causes that were spoken of lately.
-#[derive(Default)]
-pub struct Limit(Mutex<HashMap<Cause, Seen>>);
+pub struct Limit {
+    /// Lines of each that pass.
+    most: u32,
+    causes: Mutex<HashMap<Cause, Seen>>,
+}
 
 #[derive(PartialEq, Eq, Hash)]
 struct Cause {
@@ -61,11 +64,16 @@ struct Line {
 }
 
 impl Limit {
+    /// Has so many lines of a cause pass in a [`WINDOW`].
+    pub fn new(most: u32) -> Limit {
+        Limit { most, causes: Mutex::default() }
+    }
+
     /// Whether a line from `place` passes.
     fn passes(&self, place: Identifier, level: Level, line: Line, now: Instant) -> bool {
         let text = line.message.chars().chain(line.fields.chars()).filter(|c| !c.is_ascii_digit()).collect();
         let mut cause = Cause { place, port: line.port.clone(), text };
-        let mut causes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut causes = self.causes.lock().unwrap_or_else(PoisonError::into_inner);
         if causes.len() >= MOST_CAUSES && !causes.contains_key(&cause) {
             cause = Cause { port: None, text: String::new(), ..cause };
         }
@@ -75,7 +83,7 @@ impl Limit {
             suppressed: Suppressed { count: 0, level, line: Line::default() },
         };
         let seen = causes.entry(cause).or_insert_with(new);
-        if seen.passed < MOST_LINES {
+        if seen.passed < self.most {
             seen.passed += 1;
             return true;
         }
@@ -86,7 +94,7 @@ impl Limit {
 
     /// Forgets the causes whose time is over at `now`, and gives what did not pass of them.
     pub fn over(&self, now: Instant) -> Vec<Suppressed> {
-        let mut causes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut causes = self.causes.lock().unwrap_or_else(PoisonError::into_inner);
         let over = causes.extract_if(|_, seen| now.duration_since(seen.since) >= WINDOW);
         over.map(|(_, seen)| seen.suppressed).filter(|suppressed| suppressed.count > 0).collect()
     }

@@ -27,7 +27,8 @@ impl Write for Page {
 fn lines(filter: &str, format: Format, say: impl FnOnce(&mut LeftOut)) -> Vec<String> {
     let page = Page::default();
     let (writer, guard) = NonBlockingBuilder::default().finish(page.clone());
-    let mut left_out = LeftOut { limit: Arc::default(), lost: writer.error_counter(), said: 0 };
+    let mut left_out =
+        LeftOut { limit: Arc::new(Limit::new(limit::MOST_LINES)), lost: writer.error_counter(), said: 0 };
     let subscriber = subscriber(EnvFilter::new(filter), format, writer, false, left_out.limit.clone());
     tracing::subscriber::with_default(subscriber, || say(&mut left_out));
     drop(guard);
@@ -140,7 +141,8 @@ fn lines_for_which_there_is_no_room_are_counted() {
     let page = Page::default();
     let (writer, guard) =
         NonBlockingBuilder::default().buffered_lines_limit(4).finish(Stuck(stuck, page.clone()));
-    let mut left_out = LeftOut { limit: Arc::default(), lost: writer.error_counter(), said: 0 };
+    let mut left_out =
+        LeftOut { limit: Arc::new(Limit::new(limit::MOST_LINES)), lost: writer.error_counter(), said: 0 };
     let subscriber = subscriber(EnvFilter::new("debug"), Format::Text, writer, false, left_out.limit.clone());
     tracing::subscriber::with_default(subscriber, || {
         (0..100).for_each(|_| tracing::debug!("one of many"));
