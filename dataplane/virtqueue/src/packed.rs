@@ -440,8 +440,7 @@ impl Virtqueue for PackedRing {
     fn reserve_singles(&mut self, lens: &[u32]) -> Result<&[Segment], Violation> {
         let mut needs = lens.iter();
         self.find_singles::<WRITE>(lens.len(), |finder, desc| {
-            // None is 0 bytes long; what needs none would have to be looked at more closely.
-            let fits = needs.next().is_some_and(|need| desc.len > need.wrapping_sub(1));
+            let fits = needs.next().is_some_and(|need| desc.len >= (*need).max(1));
             fits && finder.add::<true>(desc.id, desc.addr, desc.len)
         });
         self.complete_singles::<WRITE>(self.singles.count() as u16, lens.iter().copied());
