@@ -180,8 +180,8 @@ impl Driver {
         while self.seen < self.avail && self.is_used(self.seen) {
             let at = self.slot_addr(self.seen);
             let (len, id) = (self.guest.read_u32(at + 8), self.guest.read_u16(at + 12));
-            // Only of a written-to buffer does the length count (virtio 1.2, 2.8.4).
-            assert_eq!(len > 0, self.flags(self.seen) & WRITE != 0);
+            // Only of a written-to buffer does the length count (virtio 1.2, 2.8.4); it may be 0.
+            assert!(len == 0 || self.flags(self.seen) & WRITE != 0);
             if self.features & F_IN_ORDER != 0 {
                 let mut ids = batch(&mut self.order, id);
                 ids.pop();
