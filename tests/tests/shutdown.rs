@@ -68,7 +68,7 @@ fn stops_under_load(signal: Signal) {
     let log = daemon.child.log();
     for (name, guest) in [("vm1", &vm1), ("vm2", &vm2)] {
         let (rx, tx) = (guest.rings[FROM].total, guest.rings[TO].total);
-        let expected = format!("port {name}: rx {rx}, tx {tx}, held 0, drops 0 packets");
+        let expected = format!("rx {rx}, tx {tx}, held 0, drops 0 packets port=\"{name}\"");
         assert!(log.contains(&expected), "not in the log: {expected}");
     }
     assert_eq!(daemon.complaints(), [""; 0]);
