@@ -27,6 +27,7 @@ mod lane;
 mod live;
 mod nap;
 mod ports;
+mod rota;
 mod slow_path;
 mod status;
 mod watch;

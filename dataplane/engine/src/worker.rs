@@ -14,6 +14,7 @@ use port::counters::{Counter, Shared, shared};
 use crate::config::Idle;
 use crate::lane::{Lane, LaneId};
 use crate::nap::{Bell, Nap};
+use crate::rota::Rota;
 
 /// What control asks of a worker.
 enum Command {
@@ -228,11 +229,6 @@ fn nap(bell: &Arc<Bell>, idle: Idle) -> io::Result<Option<Box<Nap>>> {
     }
 }
 
-/// Looks in vain after which a lane rests.
-const RESTS_AFTER: u32 = 1024;
-/// While others are busy, a lane that rests is looked at each so many rounds.
-const RESTS_FOR: usize = 32;
-
 /// The time between two looks at the time-stamp counter.
 struct Lap(u64);
 
@@ -249,30 +245,9 @@ impl Lap {
     }
 }
 
-/// A lane, and how often nothing moved on it.
-struct Polled {
-    lane: Lane,
-    /// Looks in vain, one after the other.
-    idle: u32,
-}
-
-impl Polled {
-    /// A turn, or a rest: idle guests must not cost the busy ones much. How many packets moved.
-    #[inline(always)]
-    fn turn(&mut self, due: bool) -> u64 {
-        if self.idle >= RESTS_AFTER && !due {
-            return 0;
-        }
-        let moved = self.lane.turn();
-        self.idle = if moved > 0 { 0 } else { self.idle.saturating_add(1) };
-        moved
-    }
-}
-
 /// The poll loop. Blocks only while there is nothing to poll, or in a nap.
 fn run(inbox: &Receiver<Command>, counters: &WorkerCounters, mut nap: Option<Box<Nap>>) {
-    let mut lanes: Vec<Polled> = Vec::new();
-    let (mut quiet, mut round) = (0u32, 0usize);
+    let mut lanes = Rota::new();
     let mut lap = Lap::start();
     loop {
         let command = if lanes.is_empty() {
@@ -287,20 +262,12 @@ fn run(inbox: &Receiver<Command>, counters: &WorkerCounters, mut nap: Option<Box
             Err(TryRecvError::Empty) => {}
             Err(TryRecvError::Disconnected) => return,
         }
-        // With nothing to do for anybody, there is no need to rest.
-        let (nobody_busy, mut turn, mut moved) = (quiet >= RESTS_AFTER, round, 0);
-        for polled in &mut lanes {
-            moved += polled.turn(nobody_busy || turn.is_multiple_of(RESTS_FOR));
-            turn = turn.wrapping_add(1);
-        }
-        round = round.wrapping_add(1);
+        let moved = lanes.round(Lane::turn);
         if moved > 0 {
-            quiet = 0;
             counters.busy.add(1);
             counters.packets.add(moved);
             counters.busy_cycles.add(lap.next());
         } else {
-            quiet = quiet.saturating_add(1);
             counters.idle.add(1);
             std::hint::spin_loop();
             counters.idle_cycles.add(lap.next());
@@ -309,27 +276,26 @@ fn run(inbox: &Receiver<Command>, counters: &WorkerCounters, mut nap: Option<Box
             && nap.is_due(moved > 0)
         {
             counters.naps.add(1);
-            counters.packets.add(nap.sleep(lanes.iter_mut().map(|polled| &mut polled.lane)));
+            counters.packets.add(nap.sleep(lanes.iter_mut()));
             lap = Lap::start();
         }
     }
 }
 
-fn obey(command: Command, lanes: &mut Vec<Polled>, nap: &mut Option<Box<Nap>>) {
+fn obey(command: Command, lanes: &mut Rota<Lane>, nap: &mut Option<Box<Nap>>) {
     match command {
         Command::Give(lane) => {
             nap.iter_mut().for_each(|nap| nap.watch(&lane));
-            lanes.push(Polled { lane, idle: 0 });
+            lanes.add(lane);
         }
         Command::Take(id, reply) => {
-            if let Some(at) = lanes.iter().position(|polled| polled.lane.id == id) {
-                let lane = lanes.remove(at).lane;
+            if let Some(lane) = lanes.take(|lane| lane.id == id) {
                 nap.iter_mut().for_each(|nap| nap.forget(&lane));
                 let _ = reply.send(lane);
             }
         }
         Command::Nap(mut other) => {
-            other.iter_mut().for_each(|nap| lanes.iter().for_each(|polled| nap.watch(&polled.lane)));
+            other.iter_mut().for_each(|nap| lanes.iter().for_each(|lane| nap.watch(lane)));
             *nap = other;
         }
         Command::Answer(reply) => {
