@@ -10,7 +10,7 @@ use crate::port::{Choice, Device, Port, PortError};
 use crate::proto::Meeting;
 use crate::track::Tracker;
 
-/// Entries of each virtqueue.
+/// Entries that a virtqueue usually has.
 pub const QUEUE_SIZE: u16 = 256;
 /// Bytes of a receive buffer, without header.
 const BUFFER: usize = 2036;
@@ -28,6 +28,8 @@ pub struct Shape {
     pub in_order: bool,
     /// Bytes of a frame, without FCS.
     pub frame: usize,
+    /// Entries of each virtqueue.
+    pub queue_size: u16,
 }
 
 /// Why there is no guest.
@@ -55,7 +57,7 @@ impl Guest {
         let choice = |on| if on { Choice::On } else { Choice::Off };
         let device = Device {
             queues: 1,
-            queue_size: QUEUE_SIZE,
+            queue_size: shape.queue_size,
             packed: choice(shape.packed),
             mergeable: choice(shape.mergeable),
             in_order: choice(shape.in_order),

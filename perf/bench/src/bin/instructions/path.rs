@@ -1,6 +1,6 @@
 //! What is measured: one kind of work on one kind of virtqueue.
 
-use ringwire_pktgen::guest::Shape;
+use ringwire_pktgen::guest::{QUEUE_SIZE, Shape};
 
 /// Names of what the NIC's stand-in costs: giving packets out, and freeing them.
 pub const STAND_IN: [&str; 2] = ["net_null rx", "net_null tx"];
@@ -34,6 +34,7 @@ impl Path {
             in_order: bits & 2 != 0,
             mergeable: bits & 1 != 0,
             frame: bytes,
+            queue_size: QUEUE_SIZE,
         })
     }
 

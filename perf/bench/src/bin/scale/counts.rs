@@ -16,14 +16,21 @@ use crate::valgrind;
 pub struct Counts {
     /// Instructions of a round in which nothing is to be done.
     pub idle_round: Spread,
-    /// With one guest busy: instructions a round, packets included.
-    pub one_busy_round: Spread,
-    /// And how many packets a round these were.
-    pub one_busy_packets: Spread,
+    /// With one guest busy: each stretch that was counted.
+    pub one_busy: Vec<Round>,
     /// With all busy: instructions for each packet, beyond those of an idle round.
     pub all_busy_packet: Spread,
     /// Where an idle round's instructions are spent, most first.
     pub functions: Vec<(String, f64)>,
+}
+
+/// A round, on the average of a stretch.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Round {
+    /// Packets included.
+    pub instructions: f64,
+    /// How many there were.
+    pub packets: f64,
 }
 
 /// One stretch of a load.
@@ -32,6 +39,12 @@ struct Sample {
     instructions: f64,
     rounds: f64,
     packets: f64,
+}
+
+impl Sample {
+    fn round(&self) -> Round {
+        Round { instructions: self.instructions / self.rounds, packets: self.packets / self.rounds }
+    }
 }
 
 /// Counts with so many guests; names the first `functions` functions of an idle round.
@@ -77,8 +90,7 @@ fn evaluate(samples: &[Sample]) -> Result<Counts, Failure> {
         |sample: &Sample| (sample.instructions - idle_round.median * sample.rounds) / sample.packets.max(1.0);
     Ok(Counts {
         idle_round,
-        one_busy_round: spread(Load::One, &|sample| sample.instructions / sample.rounds)?,
-        one_busy_packets: spread(Load::One, &|sample| sample.packets / sample.rounds)?,
+        one_busy: samples.iter().filter(|sample| sample.load == Load::One).map(Sample::round).collect(),
         all_busy_packet: spread(Load::All, &packet)?,
         functions: Vec::new(),
     })
@@ -114,7 +126,7 @@ mod tests {
         ]);
         let counts = counts.expect("samples");
         assert_eq!(counts.idle_round.median, 50.0);
-        assert_eq!((counts.one_busy_round.median, counts.one_busy_packets.median), (82.0, 3.2));
+        assert_eq!(counts.one_busy, [Round { instructions: 82.0, packets: 3.2 }]);
         assert_eq!(counts.all_busy_packet.median, 100.0);
         assert!(evaluate(&[]).is_err());
     }

@@ -61,9 +61,9 @@ pub struct Guests {
 }
 
 impl Guests {
-    /// Connects all of them.
-    pub fn connect(sockets: &[PathBuf], packed: bool) -> Result<Guests, Failure> {
-        let shape = Shape { packed, mergeable: false, in_order: false, frame: BYTES };
+    /// Connects all of them, with virtqueues of `queue_size` entries.
+    pub fn connect(sockets: &[PathBuf], packed: bool, queue_size: u16) -> Result<Guests, Failure> {
+        let shape = Shape { packed, mergeable: false, in_order: false, frame: BYTES, queue_size };
         let guests: Vec<Guest> =
             sockets.iter().map(|socket| Guest::connect(socket, shape)).collect::<Result<_, _>>()?;
         Ok(Guests { nics: usize::from(nics(guests.len() as u16)), guests })

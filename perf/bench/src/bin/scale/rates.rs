@@ -10,6 +10,7 @@ use ringwire_bench::place::Place;
 use ringwire_bench::process::Process;
 use ringwire_bench::turns::{Player, alternate};
 use ringwire_bench::{daemon, stats::Spread};
+use ringwire_pktgen::guest::QUEUE_SIZE;
 use serde::Serialize;
 
 use crate::Args;
@@ -98,7 +99,7 @@ fn start(number: u16, args: &Args, place: &Place) -> Result<Daemon, Failure> {
     let sockets = guests::sockets(number, &place.directory);
     let name = format!("ringwired-{number}");
     let mut process = daemon::start(place, &name, &guests::config(number, place), &sockets)?;
-    let guests = Guests::connect(&sockets, args.packed)?;
+    let guests = Guests::connect(&sockets, args.packed, QUEUE_SIZE)?;
     process.pause()?;
     Ok(Daemon { number, guests, process })
 }

@@ -5,7 +5,7 @@ use ringwire_bench::plot::{Plot, Series};
 use ringwire_bench::stats::Spread;
 use serde::Serialize;
 
-use crate::counts::Counts;
+use crate::counts::{Counts, Round};
 use crate::guests::{BURST, BYTES, lanes, nics};
 use crate::rates::Rates;
 
@@ -81,8 +81,10 @@ impl Scale {
 
     /// Instructions of a round with one busy guest, without its packets'.
     fn round_beside(&self, row: &Row) -> Option<f64> {
-        let counts = row.counts.as_ref()?;
-        Some(counts.one_busy_round.median - self.packet()? * counts.one_busy_packets.median)
+        let packet = self.packet()?;
+        let round = |round: &Round| round.instructions - packet * round.packets;
+        let rounds: Vec<f64> = row.counts.as_ref()?.one_busy.iter().map(round).collect();
+        Some(Spread::of(&rounds)?.median)
     }
 
     /// Instructions a packet if a round finds a burst of one guest.
@@ -226,8 +228,7 @@ mod tests {
         for (row, round) in scale.rows.iter_mut().zip([100.0, 180.0]) {
             row.counts = Some(Counts {
                 idle_round: one(round),
-                one_busy_round: one(round + 32.0 * 95.0),
-                one_busy_packets: one(32.0),
+                one_busy: vec![Round { instructions: round + 32.0 * 95.0, packets: 32.0 }],
                 all_busy_packet: one(95.0),
                 functions: Vec::new(),
             });

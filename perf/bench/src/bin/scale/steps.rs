@@ -12,7 +12,7 @@ use ringwired::config::{Config, allowed_cores};
 use serde::{Deserialize, Serialize};
 
 use crate::Args;
-use crate::guests::{self, BURST, Guests};
+use crate::guests::{self, Guests};
 
 /// Part of the name of the function whose thread is not counted, [`play_guests`].
 pub const UNCOUNTED: &str = "play_guests";
@@ -25,10 +25,11 @@ pub const CONFIG: &str = "scale.toml";
 const TIMES: usize = 7;
 /// Of an idle worker.
 const IDLE: Duration = Duration::from_millis(300);
-/// Of what was sent, until the worker has certainly taken it.
-const TAKEN: Duration = Duration::from_millis(20);
-/// How often the busy guests send a burst, each time they are counted.
-const BURSTS: usize = 16;
+/// Entries of a virtqueue: more than the worker takes in one turn of its thread, which are 100,000 basic blocks for
+/// valgrind. It always finds something, then, and never is idle for so long that lanes do not rest any more.
+const QUEUE_SIZE: u16 = 4096;
+/// How often the busy guests fill their rings, each time they are counted.
+const FILLS: usize = 64;
 /// Looks at the worker until it polls all lanes.
 const PATIENCE: usize = 2000;
 
@@ -61,7 +62,7 @@ pub fn run(directory: &Path, args: &Args) -> Result<(), Failure> {
     let number = args.guests[0];
     let config = Config::load(&directory.join(CONFIG), &allowed_cores())?;
     let datapath = Datapath::start(config.datapath)?;
-    let mut guests = Guests::connect(&guests::sockets(number, directory), args.packed)?;
+    let mut guests = Guests::connect(&guests::sockets(number, directory), args.packed, QUEUE_SIZE)?;
     let lanes = usize::from(guests::lanes(number));
     let mut looks = 0;
     while datapath.status().workers[0].lanes < lanes {
@@ -79,13 +80,13 @@ pub fn run(directory: &Path, args: &Args) -> Result<(), Failure> {
 fn play_guests(guests: &mut Guests, datapath: &Datapath) -> Result<(), Failure> {
     // What is done once for each descriptor is not of interest: once around the rings.
     let all = guests.len();
-    send(guests, all, 2 * 256 / BURST as usize);
+    keep_busy(guests, all);
     for load in [Load::Idle, Load::One, Load::All] {
         for _ in 0..TIMES {
             count(datapath, Load::Before)?;
             match load {
-                Load::One => send(guests, 1, BURSTS),
-                Load::All => send(guests, all, BURSTS),
+                Load::One => keep_busy(guests, 1),
+                Load::All => keep_busy(guests, all),
                 Load::Idle | Load::Before => std::thread::sleep(IDLE),
             }
             count(datapath, load)?;
@@ -94,13 +95,14 @@ fn play_guests(guests: &mut Guests, datapath: &Datapath) -> Result<(), Failure> 
     Ok(())
 }
 
-/// The first `busy` guests send `bursts` bursts, and each is taken before the next is sent.
-fn send(guests: &mut Guests, busy: usize, bursts: usize) {
-    for _ in 0..bursts {
+/// The rings of the first `busy` guests never run empty: valgrind's lock is fair, so whoever yields waits for one turn of
+/// the worker.
+fn keep_busy(guests: &mut Guests, busy: usize) {
+    for _ in 0..FILLS {
         for at in 0..busy {
-            guests.send(at);
+            while guests.send(at) > 0 {}
         }
-        std::thread::sleep(TAKEN);
+        std::thread::yield_now();
     }
 }
 
