@@ -4,6 +4,8 @@
 
 use std::sync::Arc;
 
+use virtio_bindings::virtio_ring::{VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT, VRING_DESC_F_WRITE};
+
 use crate::memory::Translator;
 use crate::{Memory, RingConfig, Segment, Violation};
 
@@ -16,6 +18,11 @@ const MAX_PIECES: usize = MAX_CHAIN as usize + 64;
 
 /// Bytes of a descriptor, in either format (virtio 1.2, 2.7.5 and 2.8.13).
 pub(crate) const DESC_LEN: u32 = 16;
+
+/// Flags of a descriptor, in either format.
+pub(crate) const NEXT: u16 = VRING_DESC_F_NEXT as u16;
+pub(crate) const WRITE: u16 = VRING_DESC_F_WRITE as u16;
+pub(crate) const INDIRECT: u16 = VRING_DESC_F_INDIRECT as u16;
 
 /// The pieces of the chains taken last.
 pub(crate) struct Pieces {

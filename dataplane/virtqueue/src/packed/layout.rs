@@ -1,19 +1,18 @@
 //! What a packed ring looks like in guest memory, and the only places that touch it.
 #![allow(unsafe_code)] // the three areas are guest memory, reached through pointers checked at start
 
-use crate::prefetch;
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 
-use virtio_bindings::virtio_ring::{
-    VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT, VRING_DESC_F_WRITE, VRING_PACKED_DESC_F_AVAIL,
-    VRING_PACKED_DESC_F_USED,
-};
+use virtio_bindings::virtio_ring::{VRING_PACKED_DESC_F_AVAIL, VRING_PACKED_DESC_F_USED};
+
+use crate::chain::{INDIRECT, NEXT, WRITE};
+use crate::prefetch;
 
 /// Flag bits that say whose a descriptor is (virtio 1.2, 2.8.1).
 const AVAIL: u16 = 1 << VRING_PACKED_DESC_F_AVAIL;
 const USED: u16 = 1 << VRING_PACKED_DESC_F_USED;
 /// The flag bits that describe a buffer.
-pub(super) const KIND: u16 = (VRING_DESC_F_NEXT | VRING_DESC_F_WRITE | VRING_DESC_F_INDIRECT) as u16;
+pub(super) const KIND: u16 = NEXT | WRITE | INDIRECT;
 /// The wrap counter's bit beside a slot, in a ring base and in an event.
 const WRAP: u16 = 1 << 15;
 
