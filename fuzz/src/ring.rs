@@ -1,13 +1,14 @@
 //! One ring between a hostile guest and a device that keeps to the rules: after every step the device's
 //! answers and the guest's memory must be what the reference says.
 
+mod receive;
+mod singles;
+
 use std::collections::VecDeque;
 use std::fs::File;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use virtqueue::{
-    Call, Cursor, Notifier, Reservation, Ring, RingConfig, Segment, Token, Violation, Virtqueue,
-};
+use virtqueue::{Call, Cursor, Notifier, Ring, RingConfig, Segment, Token, Violation, Virtqueue};
 
 use crate::input::Input;
 use crate::memory::{Guest, Piece, Spot};
@@ -21,8 +22,6 @@ const MOVES: usize = 300;
 const LOOK: usize = 1 << 16;
 /// Pieces that a ring keeps at least: one for each of 1024 descriptors, and some more.
 const PIECES: usize = 1024;
-/// Chains of one piece that are taken or reserved together at most.
-const SINGLES: usize = 64;
 
 const VERSION_1: u64 = 1 << 32;
 const EVENT_IDX: u64 = 1 << 29;
@@ -309,119 +308,6 @@ impl<F: Format> Play<F> {
         self.check_base();
     }
 
-    /// The next chains, as far as they are of one piece each and have room for so many bytes.
-    fn plan_singles(&self, needs: &[u32]) -> Vec<Chain> {
-        let (mut chains, mut position, mut busy) = (Vec::new(), self.position, self.busy());
-        for need in needs.iter().take(SINGLES) {
-            let Peek::Chain(chain) = self.format.peek(&self.guest, position, busy) else { break };
-            let single = chain.slots == 1 && chain.descriptors == 1 && chain.pieces.len() == 1;
-            if !single || chain.table.is_some() || chain.len < u64::from(*need).max(1) {
-                break;
-            }
-            position = self.format.behind(position, &chain);
-            busy += 1;
-            chains.push(chain);
-        }
-        chains
-    }
-
-    /// How many chains of those planned a device must find, and how many it then knows of; `None` if it must
-    /// refuse the ring.
-    fn expect_singles(&self, plan: &[Chain], most: usize) -> Option<(usize, u16)> {
-        if self.violation.is_some() {
-            return Some((0, self.known));
-        }
-        let seen = self.format.seen(&self.guest, self.position, self.busy(), self.known, most as u16)?;
-        let found = plan.len().min(seen.into());
-        Some((found, F::known_with(seen, self.known, found as u16)))
-    }
-
-    fn take_singles(&mut self, input: &mut Input<'_>) {
-        let (most, choice) = (usize::from(input.u8()), input.u8());
-        let done = usize::from(choice) % (SINGLES + 2);
-        let lens = [1..=u32::MAX, 0..=0, 12..=100, 64..=u32::MAX][usize::from(choice >> 6)].clone();
-        let mut plan = self.plan_singles(&vec![*lens.start(); most]);
-        let fit = plan.iter().take_while(|chain| chain.len <= u64::from(*lens.end())).count();
-        plan.truncate(fit);
-        let expected = self.expect_singles(&plan, most);
-        self.taken = None;
-        let found = match self.ring.as_dyn().take_singles(most as u16, lens) {
-            Ok(segments) => {
-                for (segment, chain) in segments.iter().zip(&plan) {
-                    let segment = std::slice::from_ref(segment);
-                    check_segments(segment, &chain.pieces);
-                    check_content(&self.guest, segment, &chain.pieces);
-                }
-                segments.len()
-            }
-            Err(violation) => {
-                assert!(expected.is_none(), "{violation}");
-                return self.failed(violation);
-            }
-        };
-        self.found_singles(found, plan.len(), expected);
-        self.ring().return_singles(done as u16);
-        for chain in plan.into_iter().take(found.min(done)) {
-            self.returned_single(&chain, 0);
-        }
-        self.check_base();
-        self.check_memory();
-    }
-
-    fn reserve_singles(&mut self, input: &mut Input<'_>) {
-        let (count, len) = (usize::from(input.u8()) % 80, u32::from(input.u8()));
-        let lens: Vec<u32> = (0..count as u32).map(|n| len.wrapping_mul(n * 7 + 1) % 300).collect();
-        let plan = self.plan_singles(&lens);
-        let expected = self.expect_singles(&plan, count);
-        self.taken = None;
-        let packet: Vec<u8> = (0..300).map(|at| (at * 5 + 3) as u8).collect();
-        // A guest that lets its buffers overlap its rings is on its own.
-        let areas = self.format.device_areas();
-        let odd = |chain: &Chain| areas.iter().any(|area| overlap(*area, chain.pieces[0]));
-        let lost = self.overlapping() || plan.iter().any(odd);
-        let found = match self.ring.as_dyn().reserve_singles(&lens) {
-            Ok(segments) => {
-                for ((segment, chain), len) in segments.iter().zip(&plan).zip(&lens).filter(|_| !lost) {
-                    check_segments(std::slice::from_ref(segment), &chain.pieces);
-                    assert!(segment.write(0, &packet[..*len as usize]));
-                    self.guest.expect(chain.pieces[0].spot, &packet[..*len as usize]);
-                }
-                segments.len()
-            }
-            Err(violation) => {
-                assert!(expected.is_none(), "{violation}");
-                return self.failed(violation);
-            }
-        };
-        if found > 0 && lost {
-            return self.lose_track();
-        }
-        self.found_singles(found, plan.len(), expected);
-        for (chain, len) in plan.iter().zip(&lens).take(found) {
-            self.returned_single(chain, *len);
-        }
-        self.check_base();
-        self.check_memory();
-    }
-
-    fn found_singles(&mut self, found: usize, planned: usize, expected: Option<(usize, u16)>) {
-        if self.unsure {
-            assert!(found <= planned, "{found} chains of one piece, there are {planned}");
-            self.known = 0;
-            return;
-        }
-        let (expected, known) = expected.expect("a violation that is none");
-        assert_eq!(found, expected, "chains of one piece");
-        self.known = known;
-    }
-
-    fn returned_single(&mut self, chain: &Chain, len: u32) {
-        self.known = F::left(self.known, chain);
-        self.position = self.format.behind(self.position, chain);
-        self.format.check_used(&self.guest, chain, len);
-        self.hidden += 1;
-    }
-
     fn untake(&mut self) {
         // Only a chain that was not completed meanwhile.
         let Some((position, known)) = self.taken.take() else { return };
@@ -454,150 +340,6 @@ impl<F: Format> Play<F> {
         self.ring().set_kicks(wanted);
         let news = self.ring().has_news();
         assert!(!news || self.violation.is_none());
-        self.check_memory();
-    }
-
-    /// What a packet of `len` bytes would be put into, as far as the chains are in order, and whether it fits.
-    fn plan(&self, len: u32, most: u16) -> (Vec<Chain>, bool) {
-        let (mut chains, mut position, mut busy, mut left) =
-            (Vec::new(), self.position, self.busy(), u64::from(len));
-        while chains.len() < usize::from(most.min(1024)) {
-            let Peek::Chain(chain) = self.format.peek(&self.guest, position, busy) else { break };
-            position = self.format.behind(position, &chain);
-            busy += chain.slots;
-            left = left.saturating_sub(chain.len);
-            chains.push(chain);
-            if left == 0 {
-                return (chains, true);
-            }
-            if busy >= self.setup.size {
-                break;
-            }
-        }
-        (chains, false)
-    }
-
-    fn reserve(&mut self, input: &mut Input<'_>) {
-        let (len, header, most) = (input.u16(), input.u8() % 32, input.u8() % 40);
-        let (plan, fits) = self.plan(len.into(), most.into());
-        // Used entries are written while later chains are read: a guest that lets them overlap is on its own.
-        let areas = self.format.device_areas();
-        let odd = |piece: &Piece| areas.iter().any(|area| overlap(*area, *piece));
-        let known = !self.overlapping() && !plan.iter().filter_map(|chain| chain.table.as_ref()).any(odd);
-        let broken = self.violation.is_some();
-        let outcome = self.ring().reserve(len.into(), header.into(), most.into());
-        self.taken = None;
-        match outcome {
-            Ok(Reservation::Ready(chains)) => {
-                assert!(!broken && chains > 0 && chains <= most.into(), "{chains} chains");
-                if known {
-                    assert!(fits && plan.len() == usize::from(chains), "{chains} chains: {plan:?}");
-                    assert!(plan[0].len >= header.into(), "no room for the header");
-                    check_segments(self.ring.as_dyn().segments(), &pieces(&plan));
-                    self.received(len.into(), plan);
-                } else {
-                    self.lose_track();
-                }
-                return;
-            }
-            Ok(_) => {
-                let offered = self.format.offered(&self.guest, self.position, self.busy()).unwrap_or(0);
-                let ready = fits && usize::from(offered) >= plan.len() && !broken;
-                assert!(!ready || !known, "{outcome:?} with {plan:?}");
-            }
-            Err(violation) => self.refused(violation, (&plan, fits), header.into(), known),
-        }
-        assert!(self.ring().segments().is_empty());
-        // What it has looked at, it may know of; nothing is asked of that here.
-        (self.known, self.unsure) = (0, true);
-        self.check_base();
-        self.check_memory();
-    }
-
-    /// No room was found in chains of which those in `plan` are in order; notes the violation.
-    fn refused(&mut self, violation: Violation, (plan, fits): (&[Chain], bool), header: u64, known: bool) {
-        let fine = fits && plan[0].len >= header;
-        let offered = self.format.offered(&self.guest, self.position, self.busy());
-        let few = pieces(plan).len() <= PIECES;
-        let fine = fine && few && offered.is_some_and(|offered| usize::from(offered) >= plan.len());
-        assert!(!fine || !known, "{violation} with {plan:?}");
-        self.failed(violation);
-    }
-
-    /// Looks for room for a packet of unknown length, and takes as much as so many bytes need, or nothing.
-    fn offer(&mut self, input: &mut Input<'_>) {
-        let (most, header, chains, len) = (input.u16(), input.u8() % 32, input.u8() % 40, input.u16());
-        let (mut plan, fits) = self.plan(most.into(), chains.into());
-        let (broken, known) = (self.violation.is_some(), !self.overlapping());
-        self.taken = None;
-        self.check_memory();
-        let outcome = self.ring().offer(most.into(), header.into(), chains.into());
-        // Nothing is written by looking, not even where it may be.
-        self.guest.check();
-        let offer = match outcome {
-            Ok(offer) => offer,
-            Err(violation) => {
-                self.refused(violation, (&plan, fits), header.into(), known);
-                assert!(self.ring().segments().is_empty());
-                (self.known, self.unsure) = (0, true);
-                return self.check_base();
-            }
-        };
-        assert!(!broken || offer.chains == 0, "{} chains of a broken ring", offer.chains);
-        let offered = self.format.offered(&self.guest, self.position, self.busy()).unwrap_or(0);
-        let all = usize::from(offered) >= plan.len() && !broken;
-        let found = usize::from(offer.chains);
-        assert!(found == plan.len() || found < plan.len() && !all, "{found} of {plan:?}");
-        plan.truncate(found);
-        check_segments(self.ring.as_dyn().segments(), &pieces(&plan));
-        assert_eq!(
-            u64::from(offer.room),
-            plan.iter().map(|chain| chain.len).sum::<u64>().min(u32::MAX.into())
-        );
-        self.check_base();
-        let len = u32::from(len / 2).min(offer.room);
-        if plan.is_empty() || len % 4 == 3 {
-            self.ring().decline();
-            (self.known, self.unsure) = (0, true);
-            return self.check_memory();
-        }
-        let mut left = u64::from(len);
-        let needed = plan.iter().take_while(|chain| {
-            let more = left > 0;
-            left = left.saturating_sub(chain.len);
-            more
-        });
-        plan.truncate(needed.count().max(1));
-        assert_eq!(usize::from(self.ring().accept(len)), plan.len());
-        if known { self.received(len, plan) } else { self.lose_track() }
-    }
-
-    /// Receives into the chains that were taken.
-    fn received(&mut self, len: u32, plan: Vec<Chain>) {
-        let pieces = pieces(&plan);
-        let mut left = len;
-        for chain in &plan {
-            let part = u32::try_from(chain.len).unwrap_or(u32::MAX).min(left);
-            // All are entered at once; a later one's slot is none of an earlier one's.
-            self.format.check_used(&self.guest, chain, part);
-            self.hidden += chain.slots;
-            left -= part;
-            self.position = self.format.behind(self.position, chain);
-        }
-        (self.known, self.unsure) = (0, true);
-        self.check_base();
-        self.check_memory();
-        let packet: Vec<u8> = (0..len).map(|at| (at * 7 + 1) as u8).collect();
-        let mut cursor = Cursor::new(self.ring.as_dyn().segments());
-        let half = packet.len() / 3;
-        assert_eq!(cursor.write(&packet[..half]), half);
-        assert_eq!(cursor.write(&packet[half..]), packet.len() - half);
-        let mut rest = &packet[..];
-        for piece in pieces {
-            let (now, later) = rest.split_at(piece.len.min(rest.len()));
-            self.guest.expect(piece.spot, now);
-            rest = later;
-        }
         self.check_memory();
     }
 
