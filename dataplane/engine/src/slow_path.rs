@@ -9,29 +9,28 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, unbounded};
-use dpdk::mbuf::Mbuf;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use port::capture::Watcher;
-use port::guest::{GuestPair, Stop};
 use port::punt::Punt;
 use port::socket::SocketPair;
 
-use crate::lane::{Far, Lane, LaneId, TURN_COST};
+use crate::lane::{Lane, LaneId};
+
+mod punt;
+mod ready;
+mod served;
+
+use punt::PuntServed;
+use served::Served;
 
 /// Events fetched at a time.
 const EVENTS: usize = 64;
-/// How long a socket is left alone after it failed (its interface is down, say).
-const PAUSE: Duration = Duration::from_millis(100);
-/// How often a queue is looked at whose guest cannot kick.
-const LOOK: Duration = Duration::from_millis(1);
 /// The event of the slow path's own eventfd.
 const WAKE: u64 = u64::MAX;
 
@@ -78,9 +77,7 @@ impl SlowPath {
     pub fn serve_punt(&self, punt: Arc<Punt>, socket: SocketPair) -> PuntId {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let id = PuntId(NEXT.fetch_add(1, Ordering::Relaxed));
-        let socket_ready = SocketReady::default();
-        let served = PuntServed { punt, socket, unsent: None, waiting: true, socket_ready };
-        self.send(Command::GivePunt(id, Box::new(served)));
+        self.send(Command::GivePunt(id, Box::new(PuntServed::new(punt, socket))));
         id
     }
 
@@ -177,7 +174,7 @@ impl Runner {
 
     /// Until the first queue that no event will tell of has to be looked at.
     fn timeout(&self) -> EpollTimeout {
-        let punts = self.punts.values().filter_map(|punt| punt.socket_ready.again);
+        let punts = self.punts.values().filter_map(|punt| punt.due());
         let due = self.lanes.values().filter_map(Served::due).chain(punts).min();
         let Some(due) = due else { return EpollTimeout::NONE };
         let left = due.saturating_duration_since(Instant::now());
@@ -256,248 +253,5 @@ impl Source {
             _ => Source::Punt,
         };
         (number >> 2 >> PAIR_BITS, source)
-    }
-}
-
-/// A lane, and for which of its queues there may be something to do.
-struct Served {
-    lane: Lane,
-    /// By guest pair.
-    guests: Vec<GuestReady>,
-    /// By socket pair.
-    sockets: Vec<SocketReady>,
-}
-
-struct GuestReady {
-    /// It may have sent something.
-    sent: bool,
-    /// It may have room.
-    room: bool,
-    /// When to look, if it cannot kick.
-    look: Option<Instant>,
-}
-
-struct SocketReady {
-    readable: bool,
-    writable: bool,
-    /// It failed: when to try again.
-    again: Option<Instant>,
-}
-
-impl Served {
-    /// Everything may be ready: what happened before it was watched told nobody.
-    fn new(lane: Lane, epoll: &Epoll) -> Served {
-        let mut served = Served {
-            guests: lane.guests.iter().map(GuestReady::of).collect(),
-            sockets: (0..lane.sockets()).map(|_| SocketReady::default()).collect(),
-            lane,
-        };
-        served.watch(epoll);
-        served
-    }
-
-    fn watch(&mut self, epoll: &Epoll) {
-        let id = self.lane.id.0;
-        for (source, fd, flags) in sources(&self.lane) {
-            let event = EpollEvent::new(flags | EpollFlags::EPOLLET, source.number(id));
-            if let Err(errno) = epoll.add(fd, event) {
-                tracing::error!("a queue cannot be waited for, and is looked at each millisecond: {errno}");
-                self.guests.iter_mut().for_each(|guest| guest.look = Some(Instant::now()));
-            }
-        }
-    }
-
-    /// The lane, of which nobody is told anything any more.
-    fn let_go(self, epoll: &Epoll) -> Lane {
-        for (_, fd, _) in sources(&self.lane) {
-            // The frontend has the same eventfds: they would not leave by being closed here.
-            let _ = epoll.delete(fd);
-        }
-        self.lane
-    }
-
-    fn notice(&mut self, source: Source, events: EpollFlags) {
-        match source {
-            Source::Sent(k) => {
-                self.guests[k].sent = true;
-                self.lane.guests[k].kicked()[0].kicks.add(1);
-            }
-            Source::Room(k) => {
-                self.guests[k].room = true;
-                self.lane.guests[k].kicked()[1].kicks.add(1);
-            }
-            Source::Socket(j) => {
-                let socket = &mut self.sockets[j];
-                // An error is found out by trying.
-                let error = events.intersects(EpollFlags::EPOLLERR | EpollFlags::EPOLLHUP);
-                socket.readable |= error || events.contains(EpollFlags::EPOLLIN);
-                socket.writable |= error || events.contains(EpollFlags::EPOLLOUT);
-            }
-            Source::Punt => {}
-        }
-    }
-
-    /// When to look at something unasked.
-    fn due(&self) -> Option<Instant> {
-        let guests = self.guests.iter().filter_map(|guest| guest.look);
-        guests.chain(self.sockets.iter().filter_map(|socket| socket.again)).min()
-    }
-
-    /// One turn at every queue that may have something to do. Whether any has more.
-    fn turn(&mut self) -> bool {
-        let now = Instant::now();
-        self.guests.iter_mut().for_each(|guest| guest.wake(now));
-        self.sockets.iter_mut().for_each(|socket| socket.wake(now));
-        let Some(mut taps) = self.lane.taps.take() else { return self.turn_with(&mut ()) };
-        let more = self.turn_with(&mut *taps);
-        self.lane.taps = Some(taps);
-        more
-    }
-
-    fn turn_with(&mut self, watcher: &mut impl Watcher) -> bool {
-        let Far::Socket(sockets) = &mut self.lane.far else { return false };
-        let guests = &mut self.lane.guests;
-        let mut more = false;
-        for (k, guest) in guests.iter_mut().enumerate() {
-            let j = k % sockets.len();
-            let ready = (&mut self.guests[k], &mut self.sockets[j]);
-            more |= guest_to_socket(guest, &mut sockets[j], ready, watcher);
-        }
-        for (j, socket) in sockets.iter_mut().enumerate() {
-            let k = j % guests.len();
-            let ready = (&mut self.guests[k], &mut self.sockets[j]);
-            more |= socket_to_guest(&mut guests[k], socket, ready, watcher);
-        }
-        more
-    }
-}
-
-/// All that a lane waits for.
-fn sources(lane: &Lane) -> Vec<(Source, BorrowedFd<'_>, EpollFlags)> {
-    let mut sources = Vec::new();
-    for (k, guest) in lane.guests.iter().enumerate() {
-        let [sent, room] = guest.kicks();
-        sources.extend(sent.map(|kick| (Source::Sent(k), kick.as_fd(), EpollFlags::EPOLLIN)));
-        sources.extend(room.map(|kick| (Source::Room(k), kick.as_fd(), EpollFlags::EPOLLIN)));
-    }
-    if let Far::Socket(sockets) = &lane.far {
-        let both = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT;
-        sources.extend(sockets.iter().enumerate().map(|(j, pair)| (Source::Socket(j), pair.fd(), both)));
-    }
-    sources
-}
-
-/// Guest tx virtqueue -> socket. Whether there is more to do at once.
-fn guest_to_socket(
-    guest: &mut GuestPair,
-    socket: &mut SocketPair,
-    (from, to): (&mut GuestReady, &mut SocketReady),
-    watcher: &mut impl Watcher,
-) -> bool {
-    if !(from.sent && to.writable) {
-        return false;
-    }
-    guest.poll_sent();
-    match watcher.send_to(guest, socket, TURN_COST).stop {
-        Stop::Budget => {}
-        Stop::SocketFull => to.writable = false,
-        Stop::SocketFailed(_) => to.fail(),
-        Stop::GuestEmpty => from.sent = guest.wait_for_sent(),
-        Stop::SocketEmpty | Stop::Broken => from.sent = false,
-    }
-    from.sent && to.writable
-}
-
-/// Socket -> guest rx virtqueue. Whether there is more to do at once.
-fn socket_to_guest(
-    guest: &mut GuestPair,
-    socket: &mut SocketPair,
-    (to, from): (&mut GuestReady, &mut SocketReady),
-    watcher: &mut impl Watcher,
-) -> bool {
-    if !(to.room && from.readable) {
-        return false;
-    }
-    guest.poll_room();
-    match watcher.receive_from(guest, socket, TURN_COST).stop {
-        Stop::Budget => {}
-        Stop::SocketEmpty => from.readable = false,
-        Stop::SocketFailed(_) => from.fail(),
-        Stop::GuestEmpty => to.room = guest.wait_for_room(),
-        Stop::SocketFull | Stop::Broken => to.room = false,
-    }
-    to.room && from.readable
-}
-
-impl GuestReady {
-    fn of(guest: &GuestPair) -> GuestReady {
-        let polled = guest.kicks().iter().any(Option::is_none);
-        GuestReady { sent: true, room: true, look: polled.then(Instant::now) }
-    }
-
-    fn wake(&mut self, now: Instant) {
-        if self.look.is_some_and(|at| at <= now) {
-            (self.sent, self.room, self.look) = (true, true, Some(now + LOOK));
-        }
-    }
-}
-
-/// The host's side of an exception path.
-struct PuntServed {
-    punt: Arc<Punt>,
-    socket: SocketPair,
-    /// Taken from the queue, and not accepted by the socket yet.
-    unsent: Option<Mbuf>,
-    /// There may be something for the host.
-    waiting: bool,
-    socket_ready: SocketReady,
-}
-
-impl PuntServed {
-    fn sources(&self) -> [BorrowedFd<'_>; 2] {
-        [self.punt.bell(), self.socket.fd()]
-    }
-
-    /// The bell, or the socket: which of them does not matter, a look at both costs little.
-    fn notice(&mut self, events: EpollFlags) {
-        self.waiting = true;
-        self.socket_ready.readable |= events.contains(EpollFlags::EPOLLIN);
-        self.socket_ready.writable |= events.contains(EpollFlags::EPOLLOUT);
-    }
-
-    fn turn(&mut self) {
-        let ready = &mut self.socket_ready;
-        ready.wake(Instant::now());
-        if self.waiting && ready.writable {
-            match self.punt.give_host(&mut self.socket, &mut self.unsent) {
-                Stop::SocketFull => ready.writable = false,
-                Stop::SocketFailed(_) => ready.fail(),
-                _ => self.waiting = false,
-            }
-        }
-        if ready.readable {
-            match self.punt.take_from_host(&mut self.socket) {
-                Stop::SocketFailed(_) => ready.fail(),
-                _ => ready.readable = false,
-            }
-        }
-    }
-}
-
-impl Default for SocketReady {
-    fn default() -> SocketReady {
-        SocketReady { readable: true, writable: true, again: None }
-    }
-}
-
-impl SocketReady {
-    fn fail(&mut self) {
-        (self.readable, self.writable, self.again) = (false, false, Some(Instant::now() + PAUSE));
-    }
-
-    fn wake(&mut self, now: Instant) {
-        if self.again.is_some_and(|at| at <= now) {
-            *self = SocketReady::default();
-        }
     }
 }
