@@ -15,10 +15,12 @@ use virtqueue::testing::{
 };
 use virtqueue::{Ring, RingConfig};
 
+use super::offload::Bytes;
+use super::receive::ORDINARY;
 use super::*;
 use crate::counters::{Counter, PairCounters, Shared, shared};
 use crate::guest::GuestCounters;
-use crate::socket::SocketKind;
+use crate::socket::{HEADER_LEN, MAX_FRAME, SocketKind};
 
 const F_CSUM: u64 = 1;
 const F_GUEST_CSUM: u64 = 1 << 1;
