@@ -8,6 +8,8 @@ use std::ops::AddAssign;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use serde::Serialize;
+
 use crate::Failure;
 
 /// The simulated caches: the same on every host. Size, ways, bytes of a line.
@@ -65,19 +67,32 @@ impl Profile {
     }
 }
 
-/// Runs `command` under callgrind, which counts while functions whose name has `counted` in it run, and writes a part
-/// when one with `boundary` in it is entered. What the command said, and the parts.
-pub fn run(
-    command: &[&str],
-    counted: &str,
-    boundary: &str,
-    directory: &Path,
-) -> Result<(String, Vec<Profile>), Failure> {
+/// Part of the name of the function in which callgrind counts, [`counted_call`].
+const COUNTED: &str = "counted_call";
+/// Part of the name of the function at which it writes out what it has counted, [`part_done`].
+pub const BOUNDARY: &str = "part_done";
+
+/// Makes `call`, in the measured process: this is what [`run`] counts.
+#[inline(never)]
+pub fn counted_call<T>(call: impl FnOnce() -> T) -> T {
+    call()
+}
+
+/// Ends a part, in the measured process, and says what it was.
+#[inline(never)]
+pub fn part_done(part: &impl Serialize) -> Result<(), Failure> {
+    println!("{}", serde_json::to_string(part)?);
+    Ok(())
+}
+
+/// Runs `command` under callgrind, which counts what it does in [`counted_call`], and writes a part at each [`part_done`].
+/// What the command said, and the parts.
+pub fn run(command: &[&str], directory: &Path) -> Result<(String, Vec<Profile>), Failure> {
     let out = directory.join("out");
     let mut valgrind = Command::new("valgrind");
     valgrind.args(["--quiet", "--tool=callgrind", "--fair-sched=try", "--cache-sim=yes", "--branch-sim=yes"]);
     valgrind.args(CACHES).args(["--dump-instr=yes", "--compress-strings=no", "--compress-pos=no"]);
-    valgrind.arg(format!("--toggle-collect=*{counted}*")).arg(format!("--dump-before=*{boundary}*"));
+    valgrind.arg(format!("--toggle-collect=*{COUNTED}*")).arg(format!("--dump-before=*{BOUNDARY}*"));
     valgrind.arg(format!("--callgrind-out-file={}", out.display())).args(command);
     let said = said(&mut valgrind)?;
     let parts = (1..=said.lines().count()).map(|part| {

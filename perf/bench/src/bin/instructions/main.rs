@@ -72,7 +72,7 @@ fn measure(args: &Args) -> Result<ExitCode, Failure> {
     let (name, place) = (program.display().to_string(), directory.path().display().to_string());
     let size = args.size.to_string();
     let command = [&name, "--steps", &place, "--size", &size];
-    let (said, profiles) = callgrind::run(&command, steps::COUNTED, steps::BOUNDARY, directory.path())?;
+    let (said, profiles) = callgrind::run(&command, directory.path())?;
     let parts: Vec<Part> = said.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
     let parts: Vec<_> = parts.into_iter().zip(profiles).collect();
     let rows = report::rows(&parts, &functions::Names::of(&program)?);

@@ -8,6 +8,7 @@ use std::path::{Path as FilePath, PathBuf};
 use dpdk::eal::{Eal, EalArgs, HugepagePolicy};
 use dpdk::mempool::Mempool;
 use port::outbox::Outbox;
+use ringwire_bench::callgrind::{counted_call, part_done};
 use ringwire_pktgen::guest::{Guest, GuestError, QUEUE_SIZE, Shape};
 use serde::{Deserialize, Serialize};
 
@@ -33,11 +34,6 @@ const MBUFS: (u32, u16) = (1023, 2048);
 const CACHE: u32 = 256;
 /// Packet memory in MB: DPDK's own needs, and the mbufs'.
 const MEMORY_MB: u32 = 64;
-
-/// Part of the name of the function in which valgrind counts, [`counted_call`].
-pub const COUNTED: &str = "counted_call";
-/// Part of the name of the function at which it writes out what it has counted, [`part_done`].
-pub const BOUNDARY: &str = "part_done";
 
 /// Whose path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -198,17 +194,4 @@ fn receive(guest: &mut Guest) -> Result<(), Failure> {
 fn step(counted: bool, mut call: impl FnMut() -> bool) -> Result<(), Failure> {
     let done = if counted { counted_call(&mut call) } else { (0..TRIES).any(|_| call()) };
     done.then_some(()).ok_or_else(|| Failure("a burst does not come through whole".into()))
-}
-
-/// What valgrind counts.
-#[inline(never)]
-fn counted_call<T>(call: impl FnOnce() -> T) -> T {
-    call()
-}
-
-/// Where valgrind writes out what it has counted.
-#[inline(never)]
-fn part_done(part: &Part) -> Result<(), Failure> {
-    println!("{}", serde_json::to_string(part)?);
-    Ok(())
 }

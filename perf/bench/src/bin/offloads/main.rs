@@ -54,7 +54,7 @@ fn measure(args: &Args) -> Result<(), Failure> {
     let directory = tempfile::tempdir()?;
     let program = std::env::current_exe()?.display().to_string();
     let command = [program.as_str(), "--steps"];
-    let (said, profiles) = callgrind::run(&command, steps::COUNTED, steps::BOUNDARY, directory.path())?;
+    let (said, profiles) = callgrind::run(&command, directory.path())?;
     let parts: Vec<Part> = said.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
     let rows: Vec<Row> = parts.into_iter().zip(&profiles).map(|(part, profile)| row(part, profile)).collect();
     let text = if args.json { serde_json::to_string_pretty(&rows)? + "\n" } else { text(&rows) };

@@ -6,14 +6,11 @@ use std::hint::black_box;
 
 use net::{Action, HEADER_MAX, Offload, Plan, Segments, Sum, Takes, decide};
 use ringwire_bench::Failure;
+use ringwire_bench::callgrind::{counted_call, part_done};
 use serde::{Deserialize, Serialize};
 
 use crate::frame::{Kind, frame};
 
-/// Part of the name of the function in which valgrind counts, [`counted_call`].
-pub const COUNTED: &str = "counted_call";
-/// Part of the name of the function at which it writes out what it has counted, [`part_done`].
-pub const BOUNDARY: &str = "part_done";
 /// Before counting: by then the frame is in the caches, and the processor's features are known.
 const WARM: u64 = 4;
 /// Times that are counted.
@@ -99,17 +96,4 @@ fn part(name: &str, bytes: usize, mut work: impl FnMut() -> usize) -> Result<(),
     }
     let segments = (0..COUNT).map(|_| counted_call(&mut work)).last().unwrap_or_default();
     part_done(&Part { work: name.into(), bytes, segments, count: COUNT })
-}
-
-/// What valgrind counts.
-#[inline(never)]
-fn counted_call<T>(call: impl FnOnce() -> T) -> T {
-    call()
-}
-
-/// Where valgrind writes out what it has counted.
-#[inline(never)]
-fn part_done(part: &Part) -> Result<(), Failure> {
-    println!("{}", serde_json::to_string(part)?);
-    Ok(())
 }

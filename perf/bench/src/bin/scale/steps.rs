@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use engine::Datapath;
 use ringwire_bench::Failure;
+use ringwire_bench::callgrind::part_done;
 use ringwired::config::{Config, allowed_cores};
 use serde::{Deserialize, Serialize};
 
@@ -16,8 +17,6 @@ use crate::guests::{self, Guests};
 
 /// Part of the name of the function whose thread is not counted, [`play_guests`].
 pub const UNCOUNTED: &str = "play_guests";
-/// Part of the name of the function at which valgrind writes out what it has counted, [`part_done`].
-pub const BOUNDARY: &str = "part_done";
 /// The configuration's file, in the directory.
 pub const CONFIG: &str = "scale.toml";
 /// Each kind of load is counted so often. A thread's turn may end between a look at the counters and the counting:
@@ -113,11 +112,4 @@ fn count(datapath: &Datapath, load: Load) -> Result<(), Failure> {
     let rounds = worker.busy_rounds + worker.idle_rounds;
     let packets = status.ports.iter().map(|port| port.tx_packets).sum();
     part_done(&Part { load, rounds, packets })
-}
-
-/// Where valgrind writes out what it has counted.
-#[inline(never)]
-fn part_done(part: &Part) -> Result<(), Failure> {
-    println!("{}", serde_json::to_string(part)?);
-    Ok(())
 }

@@ -5,9 +5,9 @@ use std::path::Path;
 use std::process::Command;
 
 use ringwire_bench::Failure;
-use ringwire_bench::callgrind::{self, Cost, Profile};
+use ringwire_bench::callgrind::{self, BOUNDARY, Cost, Profile};
 
-use crate::steps::{BOUNDARY, UNCOUNTED};
+use crate::steps::UNCOUNTED;
 
 /// Runs `command`: what it said, and what was counted before each line of that.
 pub fn run(command: &[&str], directory: &Path) -> Result<(String, Vec<Profile>), Failure> {
