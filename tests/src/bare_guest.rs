@@ -1,7 +1,6 @@
 //! A frontend of our own: one queue pair, split rings in a memfd, one descriptor a buffer. Descriptor `i`
 //! is buffer `i`, and buffers are posted in order, so the k-th used entry must name descriptor `k mod size`.
 
-use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
@@ -9,26 +8,20 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use nix::sched::{CpuSet, sched_setaffinity};
-use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::Pid;
-use vhost::vhost_user::message::VhostUserProtocolFeatures;
-use vhost::vhost_user::{Frontend, VhostUserFrontend};
-use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
-use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
+use vhost::vhost_user::Frontend;
 use virtio_bindings::virtio_ring::{
     VIRTIO_RING_F_EVENT_IDX, VRING_AVAIL_F_NO_INTERRUPT, VRING_DESC_F_WRITE, VRING_USED_F_NO_NOTIFY,
 };
-use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
-use vmm_sys_util::eventfd::EventFd;
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
+use crate::connection::{Areas, Connection, guest_memory};
 use crate::cores;
 
 /// Virtqueue to the guest.
 pub const TO: usize = 0;
 /// Virtqueue from the guest.
 pub const FROM: usize = 1;
-/// VHOST_USER_F_PROTOCOL_FEATURES.
-const PROTOCOL_FEATURES: u32 = 30;
 /// Entries of each ring, and buffers for it.
 pub const SIZE: u16 = 4096;
 /// Bytes of each buffer, virtio-net header included.
@@ -169,12 +162,10 @@ impl BareRing {
 
 /// A connected frontend.
 pub struct BareGuest {
-    /// Its connection.
-    pub frontend: Frontend,
+    connection: Connection,
     /// [`TO`] and [`FROM`].
     pub rings: [BareRing; 2],
     memory: Arc<GuestMemoryMmap>,
-    kicks: [EventFd; 2],
 }
 
 impl BareGuest {
@@ -185,54 +176,33 @@ impl BareGuest {
 
     /// The same, with or without VIRTIO_RING_F_EVENT_IDX.
     pub fn connect_with(socket: &Path, length: usize, event_idx: bool) -> BareGuest {
-        let file = File::from(memfd_create(c"bare guest", MFdFlags::MFD_CLOEXEC).expect("a memfd"));
-        file.set_len(2 * RING).expect("a memfd's size");
-        let region = (GuestAddress(0), 2 * RING as usize, Some(FileOffset::new(file, 0)));
-        let memory = Arc::new(GuestMemoryMmap::from_ranges_with_files([region]).expect("guest memory"));
+        let memory = Arc::new(guest_memory(2 * RING));
         let mut frame = vec![0x5a; length];
         frame[..14].copy_from_slice(&[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x88, 0xb5]);
         let rings = [
             BareRing::new(memory.clone(), TO as u64 * RING, event_idx, None),
             BareRing::new(memory.clone(), FROM as u64 * RING, event_idx, Some(&frame)),
         ];
-        let kicks = [(); 2].map(|()| EventFd::new(0).expect("an eventfd"));
-        let mut frontend = Frontend::connect(socket, 2).expect("a connection");
-        negotiate(&mut frontend, u64::from(event_idx) << VIRTIO_RING_F_EVENT_IDX);
-        let guest = BareGuest { frontend, rings, memory, kicks };
-        let region = guest.memory.iter().next().expect("one region");
-        let table = [VhostUserMemoryRegionInfo::from_guest_region(region).expect("a region with a file")];
-        guest.frontend.set_mem_table(&table).expect("SET_MEM_TABLE");
-        guest
+        let features = u64::from(event_idx) << VIRTIO_RING_F_EVENT_IDX;
+        BareGuest { connection: Connection::new(socket, &memory, features), rings, memory }
     }
 
     /// Starts ring `index` at `base`.
     pub fn start_ring(&mut self, index: usize, base: u16) {
-        let start = GuestAddress(self.rings[index].base);
-        let address = |offset| {
-            let address = GuestAddress(start.0 + offset);
-            self.memory.get_host_address(address).expect("an address of a ring") as u64
-        };
-        let config = VringConfigData {
-            queue_max_size: SIZE,
-            queue_size: SIZE,
-            flags: 0,
-            desc_table_addr: address(0),
-            avail_ring_addr: address(AVAIL),
-            used_ring_addr: address(USED),
-            log_addr: None,
-        };
-        let frontend = &mut self.frontend;
-        frontend.set_vring_num(index, SIZE).expect("SET_VRING_NUM");
-        frontend.set_vring_base(index, base).expect("SET_VRING_BASE");
-        frontend.set_vring_addr(index, &config).expect("SET_VRING_ADDR");
-        frontend.set_vring_kick(index, &self.kicks[index]).expect("SET_VRING_KICK");
-        frontend.set_vring_enable(index, true).expect("SET_VRING_ENABLE");
+        let at = self.rings[index].base;
+        let areas = Areas { size: SIZE, desc: at, avail: at + AVAIL, used: at + USED };
+        self.connection.start_ring(&self.memory, index, &areas, base);
+    }
+
+    /// Its connection, for messages of the test's own.
+    pub fn frontend(&self) -> &Frontend {
+        &self.connection.frontend
     }
 
     /// Posts one buffer of ring `index`, and kicks if that is wanted.
     pub fn post_one(&mut self, index: usize) {
         if self.rings[index].post_one() {
-            self.kicks[index].write(1).expect("a kick");
+            self.connection.kick(index);
         }
     }
 
@@ -264,20 +234,6 @@ impl BareGuest {
         }
         any
     }
-}
-
-/// Negotiates what every guest here needs, and `more` virtio features.
-pub(crate) fn negotiate(frontend: &mut Frontend, more: u64) {
-    frontend.set_owner().expect("SET_OWNER");
-    let offered = frontend.get_features().expect("GET_FEATURES");
-    let wanted = 1 << VIRTIO_F_VERSION_1 | 1 << PROTOCOL_FEATURES | more;
-    assert_eq!(offered & wanted, wanted, "offered: {offered:#x}");
-    frontend.set_features(wanted).expect("SET_FEATURES");
-    let offered = frontend.get_protocol_features().expect("GET_PROTOCOL_FEATURES");
-    let wanted = VhostUserProtocolFeatures::MQ | VhostUserProtocolFeatures::REPLY_ACK;
-    assert!(offered.contains(wanted), "offered: {offered:?}");
-    frontend.set_protocol_features(wanted).expect("SET_PROTOCOL_FEATURES");
-    frontend.set_hdr_flags(vhost::vhost_user::message::VhostUserHeaderFlag::NEED_REPLY);
 }
 
 /// A guest that is kept busy.

@@ -24,6 +24,7 @@
 pub mod balance;
 pub mod bare_guest;
 pub mod child;
+mod connection;
 pub mod cores;
 pub mod daemon;
 pub mod exchange;

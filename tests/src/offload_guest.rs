@@ -1,14 +1,10 @@
 //! A frontend of our own that leaves work to the device, and takes work: it sends prepared frames behind prepared
 //! virtio-net headers, and shows what arrives with the header in front of it. One queue pair, split rings in a memfd.
 
-use std::fs::File;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use nix::sys::memfd::{MFdFlags, memfd_create};
-use vhost::vhost_user::{Frontend, VhostUserFrontend};
-use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
 use virtio_bindings::virtio_net::{
     VIRTIO_NET_F_CSUM, VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_ECN, VIRTIO_NET_F_GUEST_TSO4,
     VIRTIO_NET_F_GUEST_TSO6, VIRTIO_NET_F_GUEST_UFO, VIRTIO_NET_F_GUEST_USO4, VIRTIO_NET_F_GUEST_USO6,
@@ -16,10 +12,10 @@ use virtio_bindings::virtio_net::{
     VIRTIO_NET_F_HOST_USO, VIRTIO_NET_F_MRG_RXBUF,
 };
 use virtio_bindings::virtio_ring::{VRING_DESC_F_NEXT, VRING_DESC_F_WRITE};
-use vm_memory::{AtomicAccess, Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
-use vmm_sys_util::eventfd::EventFd;
+use vm_memory::{AtomicAccess, Bytes, GuestAddress, GuestMemoryMmap};
 
-use crate::bare_guest::{FROM, TO, negotiate};
+use crate::bare_guest::{FROM, TO};
+use crate::connection::{Areas, Connection, guest_memory};
 use crate::wait;
 
 /// What a virtio-net header says of its frame: all of it but how many buffers the frame spans.
@@ -61,9 +57,8 @@ const BUFFERS: u64 = 4 * RING;
 
 /// A connected guest.
 pub struct OffloadGuest {
-    frontend: Frontend,
+    connection: Connection,
     memory: GuestMemoryMmap,
-    kicks: [EventFd; 2],
     /// Bytes of a receive buffer.
     room: u32,
     /// Frames sent, modulo 2^16 as in the ring.
@@ -75,47 +70,20 @@ pub struct OffloadGuest {
 impl OffloadGuest {
     /// Connects with `features`, posts receive buffers of `room` bytes, and starts both rings.
     pub fn connect(socket: &Path, features: u64, room: u32) -> OffloadGuest {
-        let bytes = BUFFERS + u64::from(SIZE) * u64::from(room);
-        let file = File::from(memfd_create(c"offload guest", MFdFlags::MFD_CLOEXEC).expect("a memfd"));
-        file.set_len(bytes).expect("a memfd's size");
-        let region = (GuestAddress(0), bytes as usize, Some(FileOffset::new(file, 0)));
-        let memory = GuestMemoryMmap::from_ranges_with_files([region]).expect("guest memory");
-        let mut frontend = Frontend::connect(socket, 2).expect("a connection");
-        negotiate(&mut frontend, features);
-        let region = memory.iter().next().expect("one region");
-        let table = [VhostUserMemoryRegionInfo::from_guest_region(region).expect("a region with a file")];
-        frontend.set_mem_table(&table).expect("SET_MEM_TABLE");
-        let kicks = [(); 2].map(|()| EventFd::new(0).expect("an eventfd"));
-        let mut guest = OffloadGuest { frontend, memory, kicks, room, sent: 0, seen: 0 };
+        let memory = guest_memory(BUFFERS + u64::from(SIZE) * u64::from(room));
+        let connection = Connection::new(socket, &memory, features);
+        let mut guest = OffloadGuest { connection, memory, room, sent: 0, seen: 0 };
         for i in 0..SIZE {
             let buffer = BUFFERS + u64::from(i) * u64::from(room);
             guest.describe(TO, i, (buffer, room), VRING_DESC_F_WRITE as u16);
             guest.make_available(TO, i, i);
         }
-        [TO, FROM].into_iter().for_each(|index| guest.start_ring(index));
+        for index in [TO, FROM] {
+            let at = index as u64 * RING;
+            let areas = Areas { size: SIZE, desc: at, avail: at + AVAIL, used: at + USED };
+            guest.connection.start_ring(&guest.memory, index, &areas, 0);
+        }
         guest
-    }
-
-    fn start_ring(&mut self, index: usize) {
-        let address = |offset| {
-            let address = GuestAddress(index as u64 * RING + offset);
-            self.memory.get_host_address(address).expect("an address of a ring") as u64
-        };
-        let config = VringConfigData {
-            queue_max_size: SIZE,
-            queue_size: SIZE,
-            flags: 0,
-            desc_table_addr: address(0),
-            avail_ring_addr: address(AVAIL),
-            used_ring_addr: address(USED),
-            log_addr: None,
-        };
-        let frontend = &mut self.frontend;
-        frontend.set_vring_num(index, SIZE).expect("SET_VRING_NUM");
-        frontend.set_vring_base(index, 0).expect("SET_VRING_BASE");
-        frontend.set_vring_addr(index, &config).expect("SET_VRING_ADDR");
-        frontend.set_vring_kick(index, &self.kicks[index]).expect("SET_VRING_KICK");
-        frontend.set_vring_enable(index, true).expect("SET_VRING_ENABLE");
     }
 
     fn store<T: AtomicAccess>(&self, at: u64, value: T) {
@@ -164,7 +132,7 @@ impl OffloadGuest {
         }
         self.make_available(FROM, self.sent, 0);
         self.sent = self.sent.wrapping_add(1);
-        self.kicks[FROM].write(1).expect("a kick");
+        self.connection.kick(FROM);
         wait::until("the device has taken a frame", 20, || match self.used(FROM) {
             used if used == self.sent => Ok(()),
             used => Err(format!("used index {used}, sent {}", self.sent)),
@@ -189,7 +157,7 @@ impl OffloadGuest {
         for _ in 1..spans {
             frame.extend(self.take_buffer());
         }
-        self.kicks[TO].write(1).expect("a kick");
+        self.connection.kick(TO);
         Some((header, frame))
     }
 

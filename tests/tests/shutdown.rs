@@ -94,7 +94,7 @@ fn get_vring_base_under_load_is_what_was_used() {
     let mut guest = BareGuest::connect(&scene.socket("vm1"), LENGTH);
     let mut bases = [0; 2];
     for round in 0..20 {
-        let frontend = guest.frontend.clone();
+        let frontend = guest.frontend().clone();
         let load = guest.load(bases);
         std::thread::sleep(Duration::from_millis(50));
         for index in [FROM, TO] {

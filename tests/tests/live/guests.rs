@@ -42,7 +42,7 @@ fn a_guest_is_added_used_and_removed_under_load() {
         assert_eq!((added.state.as_str(), part.backend.as_str()), ("disconnected", "wire0"));
         assert_eq!(part.frontend.socket_file.map(|file| file.mode), Some(0o600));
         let guest = BareGuest::connect(&socket, 64);
-        assert!(guest.frontend.get_features().is_ok(), "it is served");
+        assert!(guest.frontend().get_features().is_ok(), "it is served");
         let load = guest.load([0, 0]);
         daemon.wait_count("vm1", "rx", 20, SOME, |port| port.rx_packets);
         daemon.wait_count("vm1", "tx", 20, SOME, |port| port.tx_packets);
@@ -51,7 +51,7 @@ fn a_guest_is_added_used_and_removed_under_load() {
         assert!(!socket.exists(), "its socket is removed");
         assert!(daemon.status().ports.iter().all(|port| port.name != "vm1"));
         let mut guest = load.end();
-        assert!(guest.frontend.get_features().is_err(), "its frontend is hung up on");
+        assert!(guest.frontend().get_features().is_err(), "its frontend is hung up on");
         guest.turn();
         assert_eq!(
             guest.rings[FROM].total, last.rx_packets,
