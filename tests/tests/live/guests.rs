@@ -1,10 +1,11 @@
 //! Guests are added, connected to and removed.
 
+use std::path::Path;
 use std::time::Duration;
 
 use snapshot::Port;
 use tests::bare_guest::{BareGuest, FROM, TO};
-use tests::daemon::{self, drops};
+use tests::daemon::{self, Daemon, drops};
 use tests::link_socket::LinkSocket;
 use vhost::VhostBackend;
 
@@ -72,6 +73,20 @@ fn a_guest_is_added_used_and_removed_under_load() {
     witness.end(&[]);
 }
 
+/// Connects vm1, which sends ten frames to `host`, and takes one from there.
+fn exchange(daemon: &Daemon, socket: &Path, host: &LinkSocket) -> BareGuest {
+    let mut guest = BareGuest::connect(socket, 64);
+    [TO, FROM].into_iter().for_each(|ring| guest.start_ring(ring, 0));
+    guest.rings[TO].post();
+    (0..10).for_each(|_| guest.post_one(FROM));
+    for _ in 0..10 {
+        assert_eq!(host.receive(Duration::from_secs(10)).expect("a frame of the guest's").len(), 64);
+    }
+    assert!(host.send(&[0x5a; 60]));
+    wait_exactly(daemon, "vm1", "tx", 1, |port| port.tx_packets);
+    guest
+}
+
 #[test]
 fn a_guest_comes_with_an_interface_and_goes_with_it() {
     let witness = Witness::start(|lan, _| lan.veth("raw0"));
@@ -89,15 +104,7 @@ fn a_guest_comes_with_an_interface_and_goes_with_it() {
         "--backend",
         "raw0",
     ]);
-    let mut guest = BareGuest::connect(&socket, 64);
-    [TO, FROM].into_iter().for_each(|ring| guest.start_ring(ring, 0));
-    guest.rings[TO].post();
-    (0..10).for_each(|_| guest.post_one(FROM));
-    for _ in 0..10 {
-        assert_eq!(host.receive(Duration::from_secs(10)).expect("a frame of the guest's").len(), 64);
-    }
-    assert!(host.send(&[0x5a; 60]));
-    wait_exactly(daemon, "vm1", "tx", 1, |port| port.tx_packets);
+    let guest = exchange(daemon, &socket, &host);
     let guest_was = witness.answer(&["port", "remove", "vm1"]);
     let raw0 = witness.answer(&["port", "remove", "raw0"]);
     assert_eq!((guest_was.rx_packets, guest_was.tx_packets), (10, 1));
@@ -128,15 +135,7 @@ fn an_exception_path_goes_with_its_guest() {
             String::from_utf8_lossy(&refused.stderr),
             "ringwire: host0 is the exception path of vm1: give that another one first\n"
         );
-        let mut guest = BareGuest::connect(&socket, 64);
-        [TO, FROM].into_iter().for_each(|ring| guest.start_ring(ring, 0));
-        guest.rings[TO].post();
-        (0..10).for_each(|_| guest.post_one(FROM));
-        for _ in 0..10 {
-            assert_eq!(host.receive(Duration::from_secs(10)).expect("a frame for the host").len(), 64);
-        }
-        assert!(host.send(&[0x5a; 60]));
-        wait_exactly(daemon, "vm1", "tx", round.min(1), |port| port.tx_packets);
+        let _guest = exchange(daemon, &socket, &host);
         let last = witness.answer(&["port", "remove", "vm1"]);
         assert_eq!((last.rx_packets, last.tx_packets, drops(&last), last.held), (10, 1, 0, 0));
         let tap = daemon.port("host0");
