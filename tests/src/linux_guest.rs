@@ -1,9 +1,15 @@
-//! The rig's Linux guest in QEMU (tests/rig): whether there can be one, and what its script says.
+//! The rig's Linux guest in QEMU (tests/rig): whether there can be one, its run, and what its script says.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
+use std::time::Duration;
 
+use crate::child::Child;
 use crate::scene::Scene;
+use crate::wait;
+
+/// More than any test allows its guest (`run-guest --timeout`).
+const LONGEST: Duration = Duration::from_secs(300);
 
 /// A program of the rig.
 pub fn rig(name: &str) -> PathBuf {
@@ -31,27 +37,70 @@ pub fn skipped() -> bool {
     why.is_some()
 }
 
-/// Boots a guest on the socket of `name`, and runs `script` in it until its end. What it has said. `more` is arguments of
-/// `run-guest`.
+/// A guest that runs a script.
+pub struct LinuxGuest {
+    rig: Child,
+    console: PathBuf,
+}
+
+impl LinuxGuest {
+    /// Starts a guest on the socket of `name`, which runs `script`. `more` is arguments of `run-guest`.
+    pub fn start(scene: &Scene, name: &str, script: &str, more: &[&str]) -> LinuxGuest {
+        let [file, console, log] =
+            ["script", "console", "qemu.log"].map(|what| scene.path(&format!("{name}.{what}")));
+        std::fs::write(&file, script).expect("a script");
+        let mut command = Command::new(rig("run-guest"));
+        command.arg("--socket").arg(scene.socket(name)).arg("--script").arg(file);
+        command.arg("--console").arg(&console).args(more);
+        LinuxGuest { rig: Child::start("run-guest", command, &log), console }
+    }
+
+    /// All that is on its console, so far.
+    pub fn said(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.console).unwrap_or_default()).into_owned()
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.rig.ended()
+    }
+
+    /// Waits until its script has given its mark `name`.
+    ///
+    /// # Panics
+    /// If the guest ends before.
+    pub fn wait_mark(&mut self, name: &str, seconds: u64) {
+        wait::until(&format!("the guest's mark {name}"), seconds, || {
+            let (ended, said) = (self.ended(), self.said());
+            assert!(ended.is_none(), "the guest has ended ({ended:?}): {}\n{said}", self.rig.log());
+            find_mark(&said, name).map(drop).ok_or(said)
+        });
+    }
+
+    /// Waits for its end: what it said.
+    ///
+    /// # Errors
+    /// That, and why, if its script fails or takes longer than `run-guest` lets it.
+    pub fn end(mut self) -> Result<String, String> {
+        let status = self.rig.wait(LONGEST).expect("run-guest ends its guest before");
+        let said = self.said();
+        if status.success() { Ok(said) } else { Err(format!("{status:?}: {}\n{said}", self.rig.log())) }
+    }
+}
+
+/// Boots a guest as [`LinuxGuest::start`] does, and waits for its end. What it has said.
 ///
 /// # Panics
 /// If the script fails.
 pub fn boot(scene: &Scene, name: &str, script: &str, more: &[&str]) -> String {
-    let [file, console] = ["script", "console"].map(|what| scene.path(&format!("{name}.{what}")));
-    std::fs::write(&file, script).expect("a script");
-    let mut command = Command::new(rig("run-guest"));
-    command.arg("--socket").arg(scene.socket(name)).arg("--script").arg(file);
-    let output = command.arg("--console").arg(&console).args(more).output().expect("bash");
-    let said = String::from_utf8_lossy(&std::fs::read(&console).unwrap_or_default()).into_owned();
-    assert!(output.status.success(), "{}\n{said}", String::from_utf8_lossy(&output.stderr));
-    said
+    LinuxGuest::start(scene, name, script, more).end().unwrap_or_else(|why| panic!("{why}"))
 }
 
 /// All that the guest's script has said under `name`.
 pub fn marks<'t>(said: &'t str, name: &str) -> Vec<&'t str> {
     let marks = said.lines().filter_map(|line| line.trim().strip_prefix("RW-GUEST: "));
     marks
-        .filter_map(|mark| mark.split_once(' '))
+        .map(|mark| mark.split_once(' ').unwrap_or((mark, "")))
         .filter(|(key, _)| *key == name)
         .map(|(_, value)| value)
         .collect()

@@ -1,12 +1,10 @@
 //! Two guests that are each other's backend.
 
-use std::process::Command;
 use std::time::Duration;
 
-use tests::child::Child;
 use tests::daemon;
 use tests::lan::Lan;
-use tests::linux_guest::{mark, rig, skipped};
+use tests::linux_guest::{LinuxGuest, mark, skipped};
 use tests::pktgen::Pktgen;
 use tests::scene::Scene;
 
@@ -95,30 +93,15 @@ fn linux_guests_ping_and_stream_to_each_other() {
     let mut daemon = scene.start();
     let guests =
         [("vm1", PINGED, "packed=off"), ("vm2", PINGS, "packed=on")].map(|(name, script, options)| {
-            let [script_file, console, log] =
-                ["script", "console", "log"].map(|what| scene.path(&format!("{name}.{what}")));
-            std::fs::write(&script_file, script).expect("a script");
-            let mut command = Command::new(rig("run-guest"));
-            command
-                .arg("--socket")
-                .arg(scene.socket(name))
-                .arg("--script")
-                .arg(script_file)
-                .arg("--console")
-                .arg(&console);
-            command.args(["--timeout", "60", "--memory", "128", "--extra-device-opts", options]);
-            command.args(["--mac", &format!("52:54:00:00:01:0{}", &name[2..])]);
-            (Child::start("run-guest", command, &log), console)
+            let mac = format!("52:54:00:00:01:0{}", &name[2..]);
+            let more = ["--memory", "128", "--extra-device-opts", options, "--mac", &mac];
+            LinuxGuest::start(&scene, name, script, &more)
         });
-    let ends = guests.map(|(mut guest, console)| {
-        let status = guest.wait(Duration::from_secs(100)).expect("the guest's end");
-        (status.success(), String::from_utf8_lossy(&std::fs::read(&console).unwrap_or_default()).into_owned())
-    });
-    let said = ends.each_ref().map(|(_, said)| said.as_str());
-    assert!(ends.iter().all(|(good, _)| *good), "{}\n{}\n{}", said[0], said[1], daemon.summary());
-    println!("ping {} of 10, TCP {} Mb/s; {}", mark(said[1], "ping"), mark(said[1], "out"), daemon.summary());
-    assert_eq!((mark(said[0], "served"), mark(said[1], "ping")), (0.0, 10.0));
-    assert!(mark(said[1], "out") > 1.0);
+    let ends = guests.map(|guest| guest.end().inspect_err(|why| eprintln!("{why}")));
+    let [Ok(pinged), Ok(pings)] = ends else { panic!("a guest has failed; {}", daemon.summary()) };
+    println!("ping {} of 10, TCP {} Mb/s; {}", mark(&pings, "ping"), mark(&pings, "out"), daemon.summary());
+    assert_eq!((mark(&pinged, "served"), mark(&pings, "ping")), (0.0, 10.0));
+    assert!(mark(&pings, "out") > 1.0);
     assert!(daemon.stop(Duration::from_secs(5)).success());
     assert_eq!(daemon.complaints(), [""; 0]);
 }

@@ -1,11 +1,10 @@
 //! The exception path: what is for the host itself goes into a tap, everything else to the nic.
 
-use std::process::Command;
 use std::time::Duration;
 
 use tests::daemon::{self, drops};
 use tests::lan::{Lan, nic_device};
-use tests::linux_guest::{mark, rig, skipped};
+use tests::linux_guest::{LinuxGuest, mark, skipped};
 use tests::namespace::run;
 use tests::scene::Scene;
 
@@ -41,13 +40,8 @@ fn what_is_for_the_host_goes_into_a_tap() {
     scene.add("\n[[tap]]\nname = \"host\"\ninterface = \"punt0\"\n");
     let mut daemon = scene.start();
 
-    let (script, console) = (scene.path("script"), scene.path("console"));
-    std::fs::write(&script, SCRIPT.replace("HOST", HOST_MAC)).expect("a script");
-    let mut command = Command::new(rig("run-guest"));
-    command.arg("--socket").arg(scene.socket("vm1")).arg("--script").arg(&script);
-    let output = command.arg("--console").arg(&console).args(["--timeout", "60"]).output().expect("bash");
-    let said = String::from_utf8_lossy(&std::fs::read(&console).unwrap_or_default()).into_owned();
-    assert!(output.status.success(), "{:?}: {said}\n{}", output.status, daemon.summary());
+    let guest = LinuxGuest::start(&scene, "vm1", &SCRIPT.replace("HOST", HOST_MAC), &[]);
+    let said = guest.end().unwrap_or_else(|why| panic!("{why}\n{}", daemon.summary()));
     assert_eq!((mark(&said, "host"), mark(&said, "wire")), (5.0, 5.0));
 
     daemon.wait_connected("vm1", false);

@@ -8,9 +8,8 @@ use tests::balance::{self, assert_adds_up, assert_grew, assert_lost_by_change};
 use tests::child::Child;
 use tests::daemon::{self, Daemon};
 use tests::lan::{Lan, nic_device};
-use tests::linux_guest::{find_mark, mark, rig, skipped};
+use tests::linux_guest::{LinuxGuest, find_mark, mark, skipped};
 use tests::scene::Scene;
-use tests::wait;
 
 use crate::owner_with;
 
@@ -61,19 +60,13 @@ fn a_stream_survives(packed: bool, switches: usize) {
     let mut server = Child::start("iperf3", iperf, &scene.path("iperf.log"));
     let seconds = plan[switches - 1].1.as_secs() + 8;
     let mut guest = boot(&scene, packed, seconds);
-    let said = || std::fs::read_to_string(scene.path("console")).unwrap_or_default();
-    wait::until("the guest streams", 60, || {
-        let ended = guest.ended();
-        assert!(ended.is_none(), "the guest has ended ({ended:?}): {}", said());
-        let streams = find_mark(&said(), "streams").is_some() && daemon.port("vm1").rx_packets > 1000;
-        if streams { Ok(()) } else { Err(said()) }
-    });
+    guest.wait_mark("streams", 60);
+    daemon.wait_count("vm1", "rx", 60, 1000, |port| port.rx_packets);
 
     let visits = switch_as(&plan, &daemon);
-    assert!(find_mark(&said(), "out").is_none(), "the stream has ended before the last switch");
+    assert!(find_mark(&guest.said(), "out").is_none(), "the stream has ended before the last switch");
     daemon.set_backend("vm1", "wire0");
-    let status = guest.wait(Duration::from_secs(60)).expect("the guest's end");
-    assert!(status.success(), "{status:?}: {}\n{}\n{}", guest.log(), said(), daemon.summary());
+    let said = guest.end().unwrap_or_else(|why| panic!("{why}\n{}", daemon.summary()));
     assert!(server.wait(Duration::from_secs(10)).expect("the server's end").success());
     daemon.wait_connected("vm1", false);
 
@@ -82,14 +75,14 @@ fn a_stream_survives(packed: bool, switches: usize) {
     let ports = daemon.status().ports;
     println!(
         "packed={packed}: {switches} switches, {visits:?}; TCP {} Mb/s, ping {} of 3 afterwards{}",
-        mark(&said(), "out"),
-        mark(&said(), "ping"),
+        mark(&said, "out"),
+        mark(&said, "ping"),
         balance::table(&ports)
     );
     assert_adds_up(&ports);
     assert_lost_by_change(&ports);
     assert_all_carried(&ports);
-    assert!(mark(&said(), "out") > 1.0 && mark(&said(), "ping") == 3.0);
+    assert!(mark(&said, "out") > 1.0 && mark(&said, "ping") == 3.0);
     assert!(daemon.stop(Duration::from_secs(5)).success());
     assert_eq!(daemon.complaints(), [""; 0]);
 }
@@ -106,15 +99,12 @@ fn scene(lan: &Lan) -> Scene {
     scene
 }
 
-fn boot(scene: &Scene, packed: bool, seconds: u64) -> Child {
+fn boot(scene: &Scene, packed: bool, seconds: u64) -> LinuxGuest {
     let script =
         SCRIPT.replace("THEIRS", THEIRS).replace("OURS", OURS).replace("SECONDS", &seconds.to_string());
-    std::fs::write(scene.path("script"), script).expect("a script");
-    let mut command = Command::new(rig("run-guest"));
-    command.arg("--socket").arg(scene.socket("vm1")).arg("--script").arg(scene.path("script"));
-    command.arg("--console").arg(scene.path("console")).args(["--timeout", &(seconds + 60).to_string()]);
-    command.args(["--extra-device-opts", if packed { "packed=on" } else { "packed=off" }]);
-    Child::start("run-guest", command, &scene.path("qemu.log"))
+    let options = if packed { "packed=on" } else { "packed=off" };
+    let limit = (seconds + 60).to_string();
+    LinuxGuest::start(scene, "vm1", &script, &["--timeout", &limit, "--extra-device-opts", options])
 }
 
 /// Does it, looking at all counters after each switch. How often the guest was connected to each.

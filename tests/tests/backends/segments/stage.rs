@@ -1,7 +1,6 @@
 //! A Linux guest with one backend, and a bridge that joins it to all others.
 
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -10,7 +9,7 @@ use tests::balance::{assert_adds_up, assert_lost_by_change};
 use tests::child::Child;
 use tests::daemon::Daemon;
 use tests::lan::{Lan, nic_device, tap_device};
-use tests::linux_guest::{find_mark, rig};
+use tests::linux_guest::LinuxGuest;
 use tests::namespace::{Namespace, run};
 use tests::scene::Scene;
 use tests::wait;
@@ -97,7 +96,7 @@ fn leaves_all(interface: &str) -> [&str; 9] {
 /// A guest with one backend, and a bridge that joins it to all others.
 pub struct Stage {
     pub daemon: Daemon,
-    guest: Child,
+    guest: LinuxGuest,
     pub peer: Namespace,
     pub lan: Lan,
     _next: Option<(Daemon, Scene)>,
@@ -120,27 +119,15 @@ impl Stage {
             lan.plug_in(FAR);
         }
         let script = script.replace("GUEST", GUEST).replace("PEER", PEER);
-        std::fs::write(scene.path("script"), script.replace("STREAM", &STREAM.to_string()))
-            .expect("a script");
-        let mut command = Command::new(rig("run-guest"));
-        command.arg("--socket").arg(scene.socket("vm1")).arg("--script").arg(scene.path("script"));
-        command.arg("--console").arg(scene.path("console")).args(["--timeout", "120"]);
-        command.args(["--extra-device-opts", device]);
-        let guest = Child::start("run-guest", command, &scene.path("qemu.log"));
+        let script = script.replace("STREAM", &STREAM.to_string());
+        let more = ["--timeout", "120", "--extra-device-opts", device];
+        let guest = LinuxGuest::start(&scene, "vm1", &script, &more);
         Stage { daemon, guest, peer, lan, _next, scene }
-    }
-
-    fn said(&self) -> String {
-        String::from_utf8_lossy(&std::fs::read(self.scene.path("console")).unwrap_or_default()).into_owned()
     }
 
     /// All ports, when the guest has given its mark `name`.
     pub fn ports_at(&mut self, name: &str) -> Vec<Port> {
-        wait::until(&format!("the guest's mark {name}"), 90, || {
-            let (ended, said) = (self.guest.ended(), self.said());
-            assert!(ended.is_none(), "the guest has ended ({ended:?}): {}\n{said}", self.guest.log());
-            find_mark(&said, name).map(drop).ok_or(said)
-        });
+        self.guest.wait_mark(name, 90);
         self.daemon.status().ports
     }
 
@@ -159,9 +146,7 @@ impl Stage {
 
     /// The guest's end, and the daemon's. What the guest has said.
     pub fn end(mut self) -> String {
-        let status = self.guest.wait(Duration::from_secs(100)).expect("the guest's end");
-        let said = self.said();
-        assert!(status.success(), "{status:?}: {}\n{said}", self.guest.log());
+        let said = self.guest.end().unwrap_or_else(|why| panic!("{why}"));
         self.daemon.wait_connected("vm1", false);
         let ports = self.daemon.status().ports;
         assert_adds_up(&ports);
