@@ -4,11 +4,11 @@
 use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use tests::daemon::{self, Daemon, assert_balanced};
-use tests::linux_guest::{mark, rig, skipped};
+use tests::linux_guest::{LinuxGuest, mark, rig, skipped};
 use tests::namespace::Namespace;
 use tests::scene::Scene;
 use tests::wait;
@@ -100,23 +100,16 @@ fn run(guest: Guest) {
 impl Guest {
     /// Boots it, runs the script in it until it is off, and gives what it said.
     fn boot(self, scene: &Scene, daemon: &Daemon) -> String {
-        let (script, console) = (scene.path("script"), scene.path("console"));
         // Of so many, each queue gets some.
         let streams = if self.queues > 1 { 8 * self.queues } else { 1 };
         let text = SCRIPT.replace("THEIRS", THEIRS).replace("OURS", OURS);
         let text =
             text.replace("STREAMS", &streams.to_string()).replace("SECONDS", &self.seconds.to_string());
-        std::fs::write(&script, text).expect("a script");
-        let mut command = Command::new(rig("run-guest"));
-        command.arg("--socket").arg(scene.socket("vm1")).arg("--script").arg(&script);
-        command.arg("--console").arg(&console).args(["--timeout", "90"]);
-        command.args(["--queues", &self.queues.to_string(), "--mrg", on(self.mergeable)]);
-        let output = command.args(["--extra-device-opts", &self.options()]).output().expect("bash");
-        let said = std::fs::read(&console).unwrap_or_default();
-        let said = String::from_utf8_lossy(&said).into_owned();
-        let rig_said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{:?}: {rig_said}\n{said}\n{}", output.status, daemon.summary());
-        said
+        let (queues, options) = (self.queues.to_string(), self.options());
+        let more = ["--timeout", "90", "--queues", &queues, "--mrg", on(self.mergeable)];
+        let more = [&more[..], &["--extra-device-opts", &options]].concat();
+        let guest = LinuxGuest::start(scene, "vm1", &text, &more);
+        guest.end().unwrap_or_else(|why| panic!("{why}\n{}", daemon.summary()))
     }
 
     /// What is said of its device to QEMU.
@@ -240,19 +233,11 @@ fn linux_guest_is_announced_stopped_and_reset() {
     scene.nic("wire0", &format!("net_af_packet0,iface={near},framesz=2048,blocksz=4096,framecnt=512"), 1, "");
     scene.guest("vm1", "wire0", 1);
     let daemon = scene.start();
-    let [script, console, monitor] = ["script", "console", "monitor"].map(|name| scene.path(name));
+    let monitor = scene.path("monitor");
     let text = TOLD_SCRIPT.replace("THEIRS", THEIRS).replace("OURS", OURS).replace("GO", GO);
-    std::fs::write(&script, text).expect("a script");
-    let mut command = Command::new(rig("run-guest"));
-    command.arg("--socket").arg(scene.socket("vm1")).arg("--script").arg(&script);
-    command.arg("--console").arg(&console).arg("--monitor").arg(&monitor).args(["--timeout", "90"]);
-    let mut guest = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("bash");
-    let said = || String::from_utf8_lossy(&std::fs::read(&console).unwrap_or_default()).into_owned();
-    wait::until(
-        "the guest pings",
-        60,
-        || if said().contains("RW-GUEST: ready") { Ok(()) } else { Err(said()) },
-    );
+    let more = ["--timeout", "90", "--monitor", monitor.to_str().expect("letters")];
+    let mut guest = LinuxGuest::start(&scene, "vm1", &text, &more);
+    guest.wait_mark("ready", 60);
 
     let mut monitor = UnixStream::connect(&monitor).expect("QEMU's monitor");
     let mut tell = |line: &str| monitor.write_all(line.as_bytes()).expect("QEMU's monitor");
@@ -268,8 +253,7 @@ fn linux_guest_is_announced_stopped_and_reset() {
     }
     let status = shown().device_status;
     namespace.run(&["ip", "addr", "add", &format!("{GO}/24"), "dev", &namespace.far]);
-    assert!(guest.wait().expect("the guest").success(), "{}\n{}", said(), daemon.summary());
-    let said = said();
+    let said = guest.end().unwrap_or_else(|why| panic!("{why}\n{}", daemon.summary()));
     let pings = ["before", "after", "rebound"].map(|name| mark(&said, name));
     println!("pings {pings:?}, announced {}, status {status:?}", shown().announced);
     assert_eq!(pings, [3.0; 3], "{said}");
@@ -299,27 +283,16 @@ fn with_host_mtu(mtu: u16) -> Option<(String, Option<u16>, Daemon, Scene)> {
     scene.nic("wire0", &format!("net_af_packet0,iface={near},framesz=2048,blocksz=4096,framecnt=512"), 1, "");
     scene.guest("vm1", "wire0", 1);
     let daemon = scene.start();
-    let (script, console) = (scene.path("script"), scene.path("console"));
-    std::fs::write(&script, MTU_SCRIPT.replace("THEIRS", THEIRS).replace("OURS", OURS)).expect("a script");
-    let mut command = Command::new(rig("run-guest"));
-    command.arg("--socket").arg(scene.socket("vm1")).arg("--script").arg(&script);
-    command.arg("--console").arg(&console).args(["--timeout", "90"]);
-    let mut guest = command
-        .args(["--extra-device-opts", &format!("host_mtu={mtu}")])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("bash");
+    let script = MTU_SCRIPT.replace("THEIRS", THEIRS).replace("OURS", OURS);
+    let options = format!("host_mtu={mtu}");
+    let more = ["--timeout", "90", "--extra-device-opts", &options];
+    let mut guest = LinuxGuest::start(&scene, "vm1", &script, &more);
     let mut shown = None;
-    let status = loop {
+    while guest.ended().is_none() {
         shown = shown.or(daemon::guest(&daemon.port("vm1")).frontend_mtu);
-        if let Some(status) = guest.try_wait().expect("the guest") {
-            break status;
-        }
         std::thread::sleep(Duration::from_millis(50));
-    };
-    let said = String::from_utf8_lossy(&std::fs::read(&console).unwrap_or_default()).into_owned();
-    assert!(status.success(), "{status:?}: {said}\n{}", daemon.summary());
+    }
+    let said = guest.end().unwrap_or_else(|why| panic!("{why}\n{}", daemon.summary()));
     Some((said, shown, daemon, scene))
 }
 
