@@ -4,7 +4,7 @@
 //! - [`daemon`]: `ringwired` as a child, and what its API says
 //! - [`balance`]: the sums over all ports between which a guest goes to and fro
 //! - [`testpmd`]: DPDK's testpmd, as a guest (virtio-user) or as a NIC's peer
-//! - [`pktgen`]: ringwire's own guests, which number what they send
+//! - [`pktgen`]: ringwire's own guests, which number what they send; [`pair`]: two of them, and what came of it
 //! - [`frames`], [`pcap`]: what is sent, and the files it is sent from and received into
 //! - [`exchange`]: frames both ways between such a guest and a pcap NIC, compared to the last byte
 //! - [`relay`]: between a frontend and the backend: takes feature bits away, delays a start
@@ -35,6 +35,7 @@ pub mod link_socket;
 pub mod linux_guest;
 pub mod namespace;
 pub mod offload_guest;
+pub mod pair;
 pub mod pcap;
 pub mod pktgen;
 pub mod relay;

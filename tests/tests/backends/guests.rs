@@ -2,49 +2,16 @@
 
 use std::time::Duration;
 
-use tests::daemon;
 use tests::lan::Lan;
 use tests::linux_guest::{LinuxGuest, mark, skipped};
-use tests::pktgen::Pktgen;
-use tests::scene::Scene;
+use tests::pair;
 
-/// Two guests, the first of which has the other as backend.
-fn pair() -> Scene {
-    let mut scene = Scene::new();
-    scene.guest("vm1", "vm2", 1);
-    scene.guest("vm2", "vm1", 1);
-    scene
-}
-
-/// Frames of all lengths both ways, as fast as it goes: none is lost, each byte is looked at.
 fn exchange(more: &[&str]) {
     let _lan = Lan::enter("10.79.7.1/24");
-    let scene = pair();
+    let scene = pair::joined();
     let mut daemon = scene.start();
-    let [first, second] = ["vm1", "vm2"].map(|name| scene.socket(name));
-    let arguments =
-        ["--mode", "both", "--count", "200000", "--checksum", "--check", "--size", "60,64,594,1518"];
-    let pktgen = Pktgen::run(&first, Some(&second), &scene.path("pktgen.log"), &[&arguments, more].concat());
-    let seen = pktgen.finish(Duration::from_secs(60));
-    println!("{more:?}: {:?}\n{:?}", seen[0], seen[1]);
-    for guest in &seen {
-        assert_eq!(
-            (guest.sent, guest.received, guest.lost, guest.pending),
-            (200_000, 200_000, 0, 0),
-            "{guest:?}"
-        );
-        assert_eq!(
-            (guest.reordered, guest.duplicates, guest.corrupt, guest.foreign),
-            (0, 0, 0, 0),
-            "{guest:?}"
-        );
-    }
-    let [vm1, vm2] = ["vm1", "vm2"].map(|name| daemon.port(name));
-    for (from, to) in [(&vm1, &vm2), (&vm2, &vm1)] {
-        assert_eq!((from.rx_packets, from.rx_bytes), (to.tx_packets, to.tx_bytes), "{}", daemon.summary());
-        assert_eq!((daemon::drops(from), from.held), (0, 0), "{}", daemon.summary());
-        assert_eq!(daemon::guest(from).backend, to.name);
-    }
+    println!("{more:?}");
+    pair::exchange(&scene, &daemon, more, |_| {});
     assert!(daemon.stop(Duration::from_secs(5)).success());
     assert_eq!(daemon.complaints(), [""; 0]);
 }
@@ -89,7 +56,7 @@ fn linux_guests_ping_and_stream_to_each_other() {
         return;
     }
     let _lan = Lan::enter("10.79.7.1/24");
-    let scene = pair();
+    let scene = pair::joined();
     let mut daemon = scene.start();
     let guests =
         [("vm1", PINGED, "packed=off"), ("vm2", PINGS, "packed=on")].map(|(name, script, options)| {
