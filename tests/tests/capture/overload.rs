@@ -6,44 +6,16 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use tests::daemon::{Daemon, drops};
-use tests::pktgen::Pktgen;
-use tests::scene::Scene;
+use tests::pair;
 
 use crate::recording::{self, packets, skipped};
-
-/// Two guests that send each other frames of all lengths, as fast as it goes; `meanwhile` runs with them. They lose none,
-/// each byte is as it was. How many passed vm1.
-fn exchange(scene: &Scene, daemon: &Daemon, meanwhile: impl FnOnce(&mut Pktgen)) -> u64 {
-    let [first, second] = ["vm1", "vm2"].map(|name| scene.socket(name));
-    let arguments =
-        ["--mode", "both", "--count", "200000", "--checksum", "--check", "--size", "60,64,594,1518"];
-    let mut pktgen = Pktgen::run(&first, Some(&second), &scene.path("pktgen.log"), &arguments);
-    meanwhile(&mut pktgen);
-    for guest in pktgen.finish(Duration::from_secs(120)) {
-        assert_eq!((guest.received, guest.lost, guest.pending), (200_000, 0, 0), "{guest:?}");
-        let bad = (guest.reordered, guest.duplicates, guest.corrupt, guest.foreign);
-        assert_eq!(bad, (0, 0, 0, 0), "{guest:?}");
-    }
-    let [vm1, vm2] = ["vm1", "vm2"].map(|name| daemon.port(name));
-    assert_eq!((vm1.rx_packets, vm1.tx_packets), (vm2.tx_packets, vm2.rx_packets), "{}", daemon.summary());
-    assert_eq!(drops(&vm1) + drops(&vm2) + vm1.held + vm2.held, 0, "{}", daemon.summary());
-    vm1.rx_packets + vm1.tx_packets
-}
-
-fn pair() -> Scene {
-    let mut scene = Scene::new();
-    scene.guest("vm1", "vm2", 1);
-    scene.guest("vm2", "vm1", 1);
-    scene
-}
 
 #[test]
 fn a_reader_that_does_not_read_costs_the_traffic_nothing() {
     if skipped() {
         return;
     }
-    let scene = pair();
+    let scene = pair::joined();
     let mut daemon = scene.start();
     let mut command = daemon.client_command(&["capture", "vm1", "-w", "-"]);
     let mut client = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("ringwire");
@@ -51,7 +23,7 @@ fn a_reader_that_does_not_read_costs_the_traffic_nothing() {
     // It captures: its first bytes are there. From now on nobody reads, for a while.
     let mut bytes = vec![0; 4];
     stream.read_exact(&mut bytes).expect("a beginning");
-    let passed = exchange(&scene, &daemon, |_| {});
+    let passed = pair::exchange(&scene, &daemon, &[], |_| {});
     kill(Pid::from_raw(client.id() as i32), Signal::SIGINT).expect("a signal");
     stream.read_to_end(&mut bytes).expect("the rest");
     let output = client.wait_with_output().expect("its end");
@@ -73,10 +45,10 @@ fn captures_that_come_and_go_disturb_no_traffic() {
     if skipped() {
         return;
     }
-    let scene = pair();
+    let scene = pair::joined();
     let mut daemon = scene.start();
     let mut ended = 0;
-    exchange(&scene, &daemon, |pktgen| {
+    pair::exchange(&scene, &daemon, &[], |pktgen| {
         while pktgen.ended().is_none() {
             let count = format!("{}", 1 + ended * 37 % 500);
             let file = scene.path("part.pcapng");
