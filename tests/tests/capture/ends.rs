@@ -18,7 +18,7 @@ fn scene() -> (Scene, Daemon) {
 }
 
 /// Threads of captures.
-fn threads(daemon: &Daemon) -> usize {
+pub fn threads(daemon: &Daemon) -> usize {
     let tasks = std::fs::read_dir(format!("/proc/{}/task", daemon.child.pid())).expect("a live daemon");
     let names = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
     names.filter(|name| name.trim_end() == "capture").count()

@@ -1,9 +1,9 @@
 //! `/v1/captures`: what passes a port, as a stream of pcapng.
 //!
-//! A capture is one answer that lasts: until so many frames or seconds are over, it is deleted, or the client goes. A
-//! thread of its own reads what the datapath has put into memory, and hands it to the connection as fast as the client
-//! takes it. There are [`MAX_CAPTURES`] at most, each of which takes one connection; a client that does not read costs
-//! nobody but itself: what finds no room is counted, and not captured.
+//! A capture is one answer that lasts: until so many frames or seconds are over, it is deleted, or the client goes, or
+//! takes nothing of it for [`CONNECTION_TIME`]. A thread of its own reads what the datapath has put into memory, and hands
+//! it to the connection as fast as the client takes it. There are [`MAX_CAPTURES`] at most, each of which takes one
+//! connection; a client that does not read costs nobody but itself: what finds no room is counted, and not captured.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -26,7 +26,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::Api;
 use super::answer::{Refusal, content};
-use super::server::{Lasting, Lasts};
+use super::server::{CONNECTION_TIME, Lasting, Lasts};
 use crate::pcapng::{Blocks, Statistics};
 
 /// Captures at a time.
@@ -79,23 +79,20 @@ pub async fn start(
         Refusal(StatusCode::TOO_MANY_REQUESTS, text)
     })?;
     let capturing = api.ask(move |source| source.capture(wanted)).await?.map_err(refuse)?;
-    let number = api.captures.next.fetch_add(1, Ordering::Relaxed);
-    let stop = Arc::new(AtomicBool::new(false));
+    let place = Place::take(api.captures, place, lasting.begin());
+    let number = place.number;
     let (frames, stream) = mpsc::channel(CHUNKS);
-    let reader = Reader::new(capturing, &new, frames, stop.clone());
+    let reader = Reader::new(capturing, &new, Outlet::new(frames), place);
     std::thread::Builder::new().name("capture".to_owned()).spawn(move || reader.run()).map_err(|error| {
         let text = format!("the thread for the capture cannot be started: {error}");
         Refusal(StatusCode::INTERNAL_SERVER_ERROR, text)
     })?;
-    api.captures.running().insert(number, stop);
-    let stream =
-        Stream { frames: stream, number, captures: api.captures, _place: place, _lasts: lasting.begin() };
     let headers = [
         (header::CONTENT_TYPE, PCAPNG.to_owned()),
         (header::LOCATION, format!("/v1/captures/{number}")),
         (header::TRAILER, TRAILERS.join(", ")),
     ];
-    Ok((headers, Body::new(stream)).into_response())
+    Ok((headers, Body::new(Stream(stream))).into_response())
 }
 
 /// Ends one, as if its time were over.
@@ -145,14 +142,32 @@ fn refuse(error: CaptureError) -> Refusal {
     Refusal(code, error.to_string())
 }
 
-/// The answer. It is dropped when it is all written, or the client has gone.
-struct Stream {
-    frames: mpsc::Receiver<Frame<Bytes>>,
+/// A capture's place among those that run, and the time that its connection gets by it.
+struct Place {
     number: u64,
     captures: Captures,
-    _place: OwnedSemaphorePermit,
+    stop: Arc<AtomicBool>,
+    _permit: OwnedSemaphorePermit,
     _lasts: Lasts,
 }
+
+impl Place {
+    fn take(captures: Captures, permit: OwnedSemaphorePermit, lasts: Lasts) -> Place {
+        let number = captures.next.fetch_add(1, Ordering::Relaxed);
+        let stop = Arc::new(AtomicBool::new(false));
+        captures.running().insert(number, stop.clone());
+        Place { number, captures, stop, _permit: permit, _lasts: lasts }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.captures.running().remove(&self.number);
+    }
+}
+
+/// The answer's body.
+struct Stream(mpsc::Receiver<Frame<Bytes>>);
 
 impl hyper::body::Body for Stream {
     type Data = Bytes;
@@ -162,13 +177,58 @@ impl hyper::body::Body for Stream {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.frames.poll_recv(cx).map(|frame| frame.map(Ok))
+        self.0.poll_recv(cx).map(|frame| frame.map(Ok))
     }
 }
 
-impl Drop for Stream {
-    fn drop(&mut self) {
-        self.captures.running().remove(&self.number);
+/// Where the stream goes to the connection.
+struct Outlet {
+    frames: mpsc::Sender<Frame<Bytes>>,
+    /// Pieces that waited for the client when last looked at,
+    waiting: usize,
+    /// and since when it has taken none of them.
+    since: Instant,
+}
+
+/// Nobody takes more of the stream.
+enum Lost {
+    /// The client has gone.
+    Gone,
+    /// It is there, and has taken nothing for [`CONNECTION_TIME`].
+    Stalled,
+}
+
+impl Outlet {
+    fn new(frames: mpsc::Sender<Frame<Bytes>>) -> Outlet {
+        Outlet { frames, waiting: 0, since: Instant::now() }
+    }
+
+    /// How many pieces wait for the client; [`CHUNKS`] at most.
+    fn waiting(&mut self) -> Result<usize, Lost> {
+        if self.frames.is_closed() {
+            return Err(Lost::Gone);
+        }
+        let waiting = CHUNKS - self.frames.capacity();
+        if waiting == 0 || waiting < self.waiting {
+            self.since = Instant::now();
+        }
+        self.waiting = waiting;
+        if self.since.elapsed() < CONNECTION_TIME { Ok(waiting) } else { Err(Lost::Stalled) }
+    }
+
+    /// Waits until no more than so many pieces wait.
+    fn wait(&mut self, most: usize) -> Result<(), Lost> {
+        while self.waiting()? > most {
+            std::thread::sleep(PAUSE);
+        }
+        Ok(())
+    }
+
+    /// Hands over one more, when there is room for it.
+    fn put(&mut self, frame: Frame<Bytes>) -> Result<(), Lost> {
+        self.wait(CHUNKS - 1)?;
+        self.waiting += 1;
+        self.frames.try_send(frame).map_err(|_| Lost::Gone)
     }
 }
 
@@ -183,34 +243,44 @@ struct Reader {
     pairs: Vec<u16>,
     /// Frames written, by interface.
     written: Vec<u64>,
+    /// Those that nobody took any more.
+    unread: Vec<u64>,
     left: u64,
     until: Option<Instant>,
-    frames: mpsc::Sender<Frame<Bytes>>,
-    stop: Arc<AtomicBool>,
+    outlet: Outlet,
+    place: Place,
 }
 
 impl Reader {
-    fn new(
-        capturing: Capturing,
-        new: &NewCapture,
-        frames: mpsc::Sender<Frame<Bytes>>,
-        stop: Arc<AtomicBool>,
-    ) -> Reader {
+    fn new(capturing: Capturing, new: &NewCapture, outlet: Outlet, place: Place) -> Reader {
         let all = 0..capturing.counts().len() as u16;
         let pairs: Vec<u16> = all.filter(|pair| new.queue.is_none_or(|queue| queue == *pair)).collect();
         let names = pairs.iter().map(|pair| format!("{}:{pair}", new.port));
         let blocks = Blocks::start(names, capturing.wanted().snaplen);
         let until = new.seconds.and_then(|seconds| Instant::now().checked_add(Duration::from_secs(seconds)));
-        let (written, left) = (vec![0; pairs.len()], new.count.unwrap_or(u64::MAX));
-        Reader { capturing, blocks, pairs, written, left, until, frames, stop }
+        let (written, unread) = (vec![0; pairs.len()], vec![0; pairs.len()]);
+        let left = new.count.unwrap_or(u64::MAX);
+        Reader { capturing, blocks, pairs, written, unread, left, until, outlet, place }
     }
 
-    /// Until the capture is over, or the client has gone.
+    /// Until the capture is over and the client has all of it, or takes no more.
     fn run(mut self) {
+        let lost = self.copy().err();
+        if lost.is_some() {
+            self.abandon();
+        }
+        let [data, trailers] = self.last(lost);
+        // Where nobody takes it, there is nobody to tell.
+        let _ =
+            self.outlet.put(data).and_then(|()| self.outlet.put(trailers)).and_then(|()| self.outlet.wait(0));
+    }
+
+    /// Hands over what is captured, to the end.
+    fn copy(&mut self) -> Result<(), Lost> {
         let mut ended = false;
         loop {
             let over = self.left == 0
-                || self.stop.load(Ordering::Relaxed)
+                || self.place.stop.load(Ordering::Relaxed)
                 || self.until.is_some_and(|until| Instant::now() >= until);
             if over && !ended {
                 // What was captured before is still read.
@@ -218,60 +288,67 @@ impl Reader {
                 ended = true;
             }
             let mut more = false;
-            if self.frames.capacity() > 0 {
+            if self.outlet.waiting()? < CHUNKS {
                 more = self.read();
-                self.hand_over();
-                if ended && !more {
-                    break;
+                if !self.blocks.is_empty() {
+                    self.outlet.put(Frame::data(self.blocks.take().into()))?;
                 }
-            }
-            if self.frames.is_closed() {
-                break;
+                if ended && !more {
+                    return Ok(());
+                }
             }
             if !more {
                 std::thread::sleep(PAUSE);
             }
         }
-        self.finish();
     }
 
     /// Puts what was captured into blocks. Whether there may be more.
     fn read(&mut self) -> bool {
-        let Reader { capturing, blocks, pairs, written, left, .. } = self;
-        while blocks.len() < CHUNK {
-            let any = capturing.read(&mut |record| {
-                if let Some(interface) = pairs.iter().position(|pair| *pair == record.pair)
-                    && *left > 0
-                {
-                    *left -= 1;
-                    written[interface] += 1;
-                    blocks.packet(interface as u32, &record);
-                }
-            });
-            if !any || *left == 0 {
+        while self.blocks.len() < CHUNK {
+            if !self.take(true) {
                 return false;
             }
         }
         true
     }
 
-    fn hand_over(&mut self) {
-        if !self.blocks.is_empty() {
-            // There is room, or nobody there.
-            let _ = self.frames.try_send(Frame::data(self.blocks.take().into()));
-        }
+    /// Takes some of what was captured out of its memory, to `keep` it or not. Whether there may be more.
+    fn take(&mut self, keep: bool) -> bool {
+        let Reader { capturing, blocks, pairs, written, unread, left, .. } = self;
+        let any = capturing.read(&mut |record| {
+            if let Some(interface) = pairs.iter().position(|pair| *pair == record.pair)
+                && *left > 0
+            {
+                *left -= 1;
+                if keep {
+                    written[interface] += 1;
+                    blocks.packet(interface as u32, &record);
+                } else {
+                    unread[interface] += 1;
+                }
+            }
+        });
+        any && *left > 0
     }
 
-    /// The end: what became of all.
-    fn finish(mut self) {
+    /// Ends it. What is in memory still is dropped, like what found no room there.
+    fn abandon(&mut self) {
+        self.capturing.end();
+        while self.take(false) {}
+    }
+
+    /// The end of the stream: what became of all.
+    fn last(&mut self, lost: Option<Lost>) -> [Frame<Bytes>; 2] {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
         let mut sum = Statistics::default();
-        for (interface, (pair, written)) in self.pairs.iter().zip(&self.written).enumerate() {
+        let numbers = self.pairs.iter().zip(&self.written).zip(&self.unread);
+        for (interface, ((pair, written), unread)) in numbers.enumerate() {
             let counts = &self.capturing.counts()[usize::from(*pair)];
             let statistics = Statistics {
                 seen: counts.seen.get(),
                 matched: counts.matched.get(),
-                dropped: counts.dropped.get(),
+                dropped: counts.dropped.get() + unread,
                 written: *written,
             };
             self.blocks.statistics(interface as u32, now, &statistics);
@@ -280,12 +357,17 @@ impl Reader {
             sum.written += written;
         }
         let port = &self.capturing.wanted().port;
-        tracing::info!(port, captured = sum.written, dropped = sum.dropped, seen = sum.seen, "capture ended");
+        let Statistics { seen, dropped, written: captured, .. } = sum;
+        match lost {
+            Some(Lost::Stalled) => {
+                let time = CONNECTION_TIME.as_secs();
+                let what = format!("capture ended: its client has taken nothing of it for {time} s");
+                tracing::warn!(port, captured, dropped, seen, "{what}");
+            }
+            Some(Lost::Gone) | None => tracing::info!(port, captured, dropped, seen, "capture ended"),
+        }
         let counts = TRAILERS.map(axum::http::HeaderName::from_static).into_iter();
-        let counts = counts.zip([sum.written, sum.dropped, sum.seen].map(HeaderValue::from));
-        let trailers = counts.collect::<HeaderMap>();
-        let last = [Frame::data(self.blocks.take().into()), Frame::trailers(trailers)];
-        // If the client has gone, there is nobody to tell.
-        let _ = last.into_iter().try_for_each(|frame| self.frames.blocking_send(frame));
+        let trailers = counts.zip([captured, dropped, seen].map(HeaderValue::from)).collect::<HeaderMap>();
+        [Frame::data(self.blocks.take().into()), Frame::trailers(trailers)]
     }
 }

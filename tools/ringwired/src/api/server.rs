@@ -1,9 +1,7 @@
 //! Connections: one request each, within fixed bounds of time and size.
 
 use std::convert::Infallible;
-use std::pin::pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::{Extension, Router};
@@ -12,6 +10,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::UnixStream;
 use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::peer::Peer;
 use crate::descriptors::{Connection, Descriptors};
@@ -19,8 +18,8 @@ use crate::socket::ApiSocket;
 
 /// Connections served at a time; others wait in the socket's backlog.
 pub const MAX_CONNECTIONS: usize = 64;
-/// A connection is closed this long after it was accepted, whatever it is doing; one whose answer [lasts](Lasting), at
-/// most this long after its end.
+/// A connection is closed this long after it was accepted, whatever it is doing; one whose answer [lasts](Lasts), this
+/// long after its end.
 pub const CONNECTION_TIME: Duration = Duration::from_secs(10);
 /// The request line and headers must be here after this time.
 pub const HEADER_TIME: Duration = Duration::from_secs(3);
@@ -29,24 +28,46 @@ pub const HEADER_BYTES: usize = 16 * 1024;
 /// The body of a request may be this long.
 pub const BODY_BYTES: usize = 16 * 1024;
 
-/// Lets one connection last longer than [`CONNECTION_TIME`].
-#[derive(Clone, Default)]
-pub struct Lasting(Arc<AtomicBool>);
+/// When a connection is closed; it lasts if there is no such time.
+#[derive(Clone)]
+pub struct Lasting(Arc<Mutex<Option<Instant>>>);
 
-/// As long as this is kept.
-pub struct Lasts(Arc<AtomicBool>);
+/// Lets a connection last longer than [`CONNECTION_TIME`], as long as this is kept.
+pub struct Lasts(Lasting);
 
 impl Lasting {
+    /// Of a connection that was accepted just now.
+    fn accepted() -> Lasting {
+        Lasting(Arc::new(Mutex::new(Some(Instant::now() + CONNECTION_TIME))))
+    }
+
     /// From now on.
     pub fn begin(&self) -> Lasts {
-        self.0.store(true, Ordering::Relaxed);
-        Lasts(self.0.clone())
+        *self.end() = None;
+        Lasts(self.clone())
+    }
+
+    /// Comes back when the connection is to be closed.
+    async fn over(&self) {
+        loop {
+            let end = *self.end();
+            match end {
+                Some(end) if end <= Instant::now() => return,
+                Some(end) => sleep_until(end).await,
+                // Should its end be set meanwhile, that is not before this.
+                None => sleep(CONNECTION_TIME).await,
+            }
+        }
+    }
+
+    fn end(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Lasts {
     fn drop(&mut self) {
-        self.0.store(false, Ordering::Relaxed);
+        *self.0.end() = Some(Instant::now() + CONNECTION_TIME);
     }
 }
 
@@ -82,7 +103,7 @@ pub async fn accept(socket: &ApiSocket, router: Router) -> Infallible {
 }
 
 async fn connection(stream: UnixStream, router: Router) {
-    let (descriptors, lasting) = (Descriptors::default(), Lasting::default());
+    let (descriptors, lasting) = (Descriptors::default(), Lasting::accepted());
     let router = router.layer(Extension(descriptors.clone())).layer(Extension(lasting.clone()));
     let stream = Connection::new(stream, descriptors);
     let connection = http1::Builder::new()
@@ -91,14 +112,12 @@ async fn connection(stream: UnixStream, router: Router) {
         .max_buf_size(HEADER_BYTES)
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    let mut connection = pin!(connection);
-    loop {
-        match tokio::time::timeout(CONNECTION_TIME, &mut connection).await {
-            Err(_) if lasting.0.load(Ordering::Relaxed) => continue,
-            Err(_) => tracing::debug!("API client: closed after {CONNECTION_TIME:?}"),
-            Ok(Err(error)) => tracing::debug!("API client: {error}"),
-            Ok(Ok(())) => {}
+    tokio::select! {
+        served = connection => {
+            if let Err(error) = served {
+                tracing::debug!("API client: {error}");
+            }
         }
-        return;
+        () = lasting.over() => tracing::debug!("API client: closed after {CONNECTION_TIME:?}"),
     }
 }
