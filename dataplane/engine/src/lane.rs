@@ -100,6 +100,7 @@ impl Lane {
 
     #[inline(always)]
     fn turn_with(&mut self, watcher: &mut impl Watcher) -> u64 {
+        watcher.turn();
         let guests = &mut self.guests;
         match &mut self.far {
             Far::Nic(nics) => {
@@ -361,6 +362,7 @@ fn settle_nics(nics: &mut [NicPair], guests: &mut [GuestPair], until: Instant, w
     let received = |nics: &[NicPair]| nics.iter().map(|nic| nic.counters.rx.packets.get()).sum::<u64>();
     let most = received(nics) + UNDER_WAY * nics.len() as u64;
     loop {
+        watcher.turn();
         let unsent = nics.iter_mut().fold(false, |unsent, nic| unsent | (!nic.flush() && nic.link_up()));
         let moved = received(nics) < most && nics_to_guests(nics, guests, watcher) > 0;
         let undelivered = !guests.is_empty() && nics.iter().any(|nic| nic.rx.waiting() > 0);

@@ -23,6 +23,9 @@ use ring::{Ring, Writer};
 const MEMORY: usize = 8 << 20;
 /// A ring has room for some of the longest frames, and a burst of ordinary ones.
 const RING: std::ops::RangeInclusive<usize> = 256 << 10..=4 << 20;
+/// Bytes that a capture may copy in a turn of a lane: more than bursts of the longest ordinary frames, one each way.
+/// A NIC that makes one packet of many may hand out far more, and a ring may have room for it.
+const TURN: usize = 2 << 20;
 /// Records read from one ring before it is the next one's turn.
 const BATCH: usize = 256;
 
@@ -55,9 +58,9 @@ pub struct Wanted {
 pub struct Counts {
     /// Frames that passed in a direction that is wanted.
     pub seen: Counter,
-    /// Those of them that the filter wants.
+    /// Those of them that the filter wants, or that there was no time to show to it.
     pub matched: Counter,
-    /// Those of these that found no room, and are not captured.
+    /// Those of these that found no room, or no time, and are not captured.
     pub dropped: Counter,
 }
 
@@ -82,6 +85,8 @@ pub struct Tap {
     capture: Arc<Capture>,
     /// There is one until it is dropped.
     writer: Option<Writer>,
+    /// Bytes that it may still copy in this turn.
+    left: usize,
 }
 
 impl Capture {
@@ -119,7 +124,7 @@ impl Capture {
             rings.all.push(ring);
             writer
         });
-        Tap { capture: self.clone(), writer: Some(writer) }
+        Tap { capture: self.clone(), writer: Some(writer), left: TURN }
     }
 
     fn rings(&self) -> MutexGuard<'_, Rings> {
@@ -133,22 +138,37 @@ impl Tap {
         queue.is_none_or(|queue| queue == pair) && only.is_none_or(|only| only == direction)
     }
 
-    /// Puts a copy of a frame that is in [`Record::data`] as a whole into the ring, if it is wanted and there is
-    /// room.
-    fn see(&mut self, frame: Record<'_>) {
-        let Capture { wanted, counts, .. } = &*self.capture;
+    /// Puts a copy of a frame into the ring, if it is wanted, and there is time and room. `data` gives it as a whole,
+    /// for which so many bytes have to be copied; there is none in `frame` yet.
+    fn see<'a>(&mut self, frame: Record<'a>, to_copy: usize, data: impl FnOnce() -> &'a [u8]) {
+        let Tap { capture, writer, left } = self;
+        let Capture { wanted, counts, .. } = &**capture;
         let Some(counts) = counts.get(usize::from(frame.pair)) else { return };
         counts.seen.add(1);
-        if !wanted.filter.as_ref().is_none_or(|filter| filter.wants(frame.data, frame.len)) {
+        if !take(left, to_copy) {
+            counts.matched.add(1);
+            counts.dropped.add(1);
+            return;
+        }
+        let data = data();
+        if !wanted.filter.as_ref().is_none_or(|filter| filter.wants(data, frame.len)) {
             return;
         }
         counts.matched.add(1);
-        let kept = frame.data.len().min(wanted.snaplen as usize);
-        let record = Record { data: &frame.data[..kept], ..frame };
-        if !self.writer.as_mut().is_some_and(|writer| writer.push(&record)) {
+        let data = &data[..data.len().min(wanted.snaplen as usize)];
+        // A frame is charged once.
+        let affordable = take(left, data.len().saturating_sub(to_copy));
+        if !(affordable && writer.as_mut().is_some_and(|writer| writer.push(&Record { data, ..frame }))) {
             counts.dropped.add(1);
         }
     }
+}
+
+/// Takes so many bytes of those that are `left`, if there are as many. Whether there are.
+fn take(left: &mut usize, bytes: usize) -> bool {
+    let rest = left.checked_sub(bytes);
+    *left = rest.unwrap_or(*left);
+    rest.is_some()
 }
 
 impl Drop for Tap {

@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use dpdk::mbuf::Mbuf;
 
-use super::{Capture, Direction, Record, Tap};
+use super::{Capture, Direction, Record, TURN, Tap};
 use crate::guest::{Frames, GuestPair, Limits, Moved, Turn};
 use crate::outbox::Outbox;
 use crate::socket::{MAX_FRAME, SocketPair};
@@ -21,6 +21,9 @@ pub enum Side {
 
 /// Whoever looks at what passes a lane: [`Taps`], or nobody, `()`, which costs nothing.
 pub trait Watcher {
+    /// A turn begins.
+    fn turn(&mut self);
+
     /// All of `packets` have just come in, or are about to go out, at `side`.
     fn packets(&mut self, side: Side, pair: u16, direction: Direction, packets: &[Mbuf]);
 
@@ -30,14 +33,17 @@ pub trait Watcher {
     /// [`GuestPair::forward`]; `side` is the sender's.
     fn forward(&mut self, side: Side, from: &mut GuestPair, to: &mut GuestPair, limits: Limits) -> Moved;
 
-    /// [`GuestPair::send_to`].
+    /// [`GuestPair::send_to`]: a turn of its own.
     fn send_to(&mut self, guest: &mut GuestPair, socket: &mut SocketPair, budget: u64) -> Turn;
 
-    /// [`GuestPair::receive_from`].
+    /// [`GuestPair::receive_from`]: a turn of its own.
     fn receive_from(&mut self, guest: &mut GuestPair, socket: &mut SocketPair, budget: u64) -> Turn;
 }
 
 impl Watcher for () {
+    #[inline(always)]
+    fn turn(&mut self) {}
+
     #[inline(always)]
     fn packets(&mut self, _: Side, _: u16, _: Direction, _: &[Mbuf]) {}
 
@@ -97,8 +103,10 @@ impl Taps {
             // One look at the clock for all of them.
             let at = *at.get_or_insert_with(now);
             for mbuf in packets.clone() {
-                let data = contiguous(mbuf, whole);
-                tap.see(Record { at, pair, direction, len: mbuf.pkt_len(), data });
+                let len = mbuf.pkt_len();
+                let to_copy = if mbuf.nb_segs() == 1 { 0 } else { whole.len().min(len as usize) };
+                let frame = Record { at, pair, direction, len, data: &[] };
+                tap.see(frame, to_copy, || contiguous(mbuf, whole));
             }
         }
     }
@@ -114,7 +122,7 @@ fn show<'a>(
     for tap in taps.iter_mut().filter(|tap| tap.wants(pair, direction)) {
         let at = *at.get_or_insert_with(now);
         for (data, len) in frames.clone() {
-            tap.see(Record { at, pair, direction, len, data });
+            tap.see(Record { at, pair, direction, len, data: &[] }, 0, || data);
         }
     }
 }
@@ -139,6 +147,10 @@ fn contiguous<'a>(mbuf: &'a Mbuf, whole: &'a mut [u8]) -> &'a [u8] {
 }
 
 impl Watcher for Taps {
+    fn turn(&mut self) {
+        self.near.iter_mut().chain(&mut self.far).for_each(|tap| tap.left = TURN);
+    }
+
     fn packets(&mut self, side: Side, pair: u16, direction: Direction, packets: &[Mbuf]) {
         self.see((side, pair, direction), packets.iter());
     }
@@ -157,6 +169,7 @@ impl Watcher for Taps {
     }
 
     fn send_to(&mut self, guest: &mut GuestPair, socket: &mut SocketPair, budget: u64) -> Turn {
+        self.turn();
         let Taps { near, far, frames, .. } = self;
         let (from, to) = ((guest.index, Direction::Rx), (socket.index, Direction::Tx));
         guest.send_to_seen(socket, budget, frames, |frame, sent| {
@@ -166,6 +179,7 @@ impl Watcher for Taps {
     }
 
     fn receive_from(&mut self, guest: &mut GuestPair, socket: &mut SocketPair, budget: u64) -> Turn {
+        self.turn();
         let Taps { near, far, .. } = self;
         let (from, to) = ((socket.index, Direction::Rx), (guest.index, Direction::Tx));
         guest.receive_from_seen(socket, budget, |frame| {

@@ -109,6 +109,30 @@ fn what_finds_no_room_is_counted_and_a_ring_goes_to_the_next_lane() {
 }
 
 #[test]
+fn what_a_capture_copies_in_a_turn_is_bounded_and_the_rest_counted() {
+    let pool = pool(63);
+    // In one piece, and in five: those are copied to be looked at, however little of them is kept.
+    for (len, snaplen, cost) in
+        [(2048, u32::MAX, 2048), (9000, u32::MAX, 9000), (9000, 64, 9000), (2048, 64, 64)]
+    {
+        let packets = outbox(&pool, &[len]);
+        let capture = Capture::new(Wanted { snaplen, ..wanted(None, None) }, 1);
+        let mut taps = taps(std::slice::from_ref(&capture));
+        let (a_turn, most) = (TURN / cost, capture.ring_bytes / 2048);
+        let shown = (a_turn + 7).min(most);
+        for turn in 1..=2 {
+            taps.turn();
+            (0..shown).for_each(|_| taps.outbox(Side::Far, 0, Direction::Rx, &packets));
+            assert_eq!(all(&capture).len(), a_turn.min(shown), "{len} {snaplen}");
+            let (shown, dropped) = (turn * shown as u64, turn * (shown - a_turn.min(shown)) as u64);
+            let counts = &capture.counts()[0];
+            assert_eq!((counts.seen.get(), counts.matched.get()), (shown, shown));
+            assert_eq!(counts.dropped.get(), dropped, "{len} {snaplen}");
+        }
+    }
+}
+
+#[test]
 fn two_captures_of_one_port_do_not_disturb_each_other() {
     let pool = pool(63);
     let packets = outbox(&pool, &[60, 61]);
