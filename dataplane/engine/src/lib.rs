@@ -47,7 +47,7 @@ pub use crate::ports::{NoSuchGuest, PortError};
 pub use crate::worker::WorkerError;
 
 use crate::capture::Captures;
-use crate::config::{Config, HugepagePolicy, Idle};
+use crate::config::{Config, HugepagePolicy};
 use crate::control::{Arrived, Control};
 use crate::cores::Cores;
 use crate::frontend::Serving;
@@ -123,8 +123,7 @@ impl Datapath {
         let slow_path = SlowPath::start()
             .map_err(|source| StartError::Thread { what: "the slow path".to_owned(), source })?;
         let ports = Arc::new(Ports::new(Control::new(workers, config.idle, slow_path)));
-        let interrupts = config.idle == Idle::Adaptive;
-        config.nics.into_iter().try_for_each(|nic| ports.add_nic(nic, interrupts))?;
+        config.nics.into_iter().try_for_each(|nic| ports.add_nic(nic))?;
         for socket in config.sockets {
             ports.add_socket(socket, Vec::new())?;
         }

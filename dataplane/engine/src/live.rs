@@ -50,8 +50,7 @@ impl Datapath {
     /// If it cannot be opened, its packets have no room, or the name is taken; nothing has changed then.
     pub fn add_nic(&self, config: NicConfig) -> Result<(), PortError> {
         let _one_at_a_time = self.changes();
-        let interrupts = self.ports.control().idle() == Idle::Adaptive;
-        self.ports.add_nic(config, interrupts).map_err(|error| match error {
+        self.ports.add_nic(config).map_err(|error| match error {
             PortError::Nic(error) if error.is_out_of_memory() && !self.eal.hugepages() => {
                 PortError::Memory(error)
             }
@@ -165,8 +164,7 @@ impl Datapath {
         Ok(moved)
     }
 
-    /// Replaces what workers do without work. A nic that was added while they polled does not wake them: they look at
-    /// it every few milliseconds.
+    /// Replaces what workers do without work.
     ///
     /// # Errors
     /// If there are no descriptors left to sleep with; nothing has changed then.

@@ -80,8 +80,6 @@ pub struct NicOptions<'a> {
     pub mtu: Option<u16>,
     /// Whether to take frames for other addresses.
     pub promiscuous: bool,
-    /// Whether the NIC is to interrupt when asked to, if it can.
-    pub interrupts: bool,
     /// Whether it is to make one packet of many TCP segments, if it can (LRO).
     pub lro: bool,
 }
@@ -166,7 +164,22 @@ pub struct NicTx {
 
 impl Nic {
     /// Opens and starts a device, with its queue pairs.
+    ///
+    /// DPDK lets a device be asked for receive interrupts only before it is started, and workers may want to sleep at
+    /// any time later; so each is asked. As long as nobody sleeps they are off, and the driver's packet path is the same.
     pub fn open(options: &NicOptions) -> Result<(Nic, Vec<NicPair>), NicError> {
+        match Nic::open_with(options, true) {
+            // No driver says beforehand that it has none, or not enough; some refuse to be configured or started then. A
+            // device that failed so is not fit to be configured anew: it is closed.
+            Err(NicError::Device { source, .. }) if source.is_from_driver() => {
+                tracing::debug!(port = options.name, "opened once more, without interrupts: {source}");
+                Nic::open_with(options, false)
+            }
+            opened => opened,
+        }
+    }
+
+    fn open_with(options: &NicOptions, rx_interrupts: bool) -> Result<(Nic, Vec<NicPair>), NicError> {
         let name = || options.name.to_owned();
         let device_error = |source| NicError::Device { name: name(), source };
         let mut device = Device::probe(options.device).map_err(device_error)?;
@@ -182,7 +195,7 @@ impl Nic {
             tx_descriptors: DESCRIPTORS,
             mtu: options.mtu,
             promiscuous: options.promiscuous,
-            rx_interrupts: options.interrupts,
+            rx_interrupts,
             pool: &pool,
         };
         let started = device.start(config).map_err(device_error)?;

@@ -222,15 +222,12 @@ fn first_packet_after_idle_is_forwarded_guest_to_guest() {
 }
 
 /// A nic with interrupts, which returns what it is sent: virtio-user, behind which somebody reflects. The worker hears
-/// of both ways, and need not look from time to time.
-#[test]
-fn first_packet_after_idle_is_forwarded_by_a_nic_that_interrupts() {
-    let (_lan, mut scene) = adaptive();
+/// of both ways, and need not look from time to time; so too where the nic was opened while workers polled, by `set`.
+fn hears_of_a_nic(mut scene: Scene, set: impl FnOnce(&mut Scene, &str) -> Daemon) {
     let socket = scene.path("reflect.sock");
     let reflect = Reflect::start(&socket, &scene.path("reflect.log"));
-    scene.nic("port0", &format!("net_virtio_user0,path={},queue_size=256", socket.display()), 1, "");
-    scene.guest("vm1", "port0", 1);
-    let mut daemon = scene.start();
+    let device = format!("net_virtio_user0,path={},queue_size=256", socket.display());
+    let mut daemon = set(&mut scene, &device);
     let mut guest = BareGuest::connect_with(&scene.socket("vm1"), FRAME, true);
     [TO, FROM].into_iter().for_each(|ring| guest.start_ring(ring, 0));
     wait::until("the guest's queues run", 10, || {
@@ -255,6 +252,46 @@ fn first_packet_after_idle_is_forwarded_by_a_nic_that_interrupts() {
     drop(reflect);
     assert!(daemon.stop(Duration::from_secs(5)).success());
     assert_eq!(daemon.complaints(), [""; 0]);
+}
+
+#[test]
+fn first_packet_after_idle_is_forwarded_by_a_nic_that_interrupts() {
+    let (_lan, scene) = adaptive();
+    hears_of_a_nic(scene, |scene, device| {
+        scene.nic("port0", device, 1, "");
+        scene.guest("vm1", "port0", 1);
+        scene.start()
+    });
+}
+
+/// Has the workers sleep from now on.
+fn sleep(daemon: &Daemon) {
+    let output = daemon.client(&["idle", "adaptive"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn first_packet_after_idle_is_forwarded_by_a_nic_opened_before_workers_were_to_sleep() {
+    hears_of_a_nic(Scene::new(), |scene, device| {
+        scene.nic("port0", device, 1, "");
+        scene.guest("vm1", "port0", 1);
+        let daemon = scene.start();
+        sleep(&daemon);
+        daemon
+    });
+}
+
+#[test]
+fn first_packet_after_idle_is_forwarded_by_a_nic_added_before_workers_were_to_sleep() {
+    hears_of_a_nic(Scene::new(), |scene, device| {
+        scene.guest("vm1", "none", 1);
+        let daemon = scene.start();
+        let output = daemon.client(&["port", "add", "nic", "port0", "--device", device]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        daemon.set_backend("vm1", "port0");
+        sleep(&daemon);
+        daemon
+    });
 }
 
 fn costs_little(backend: Backend) {

@@ -310,7 +310,6 @@ fn open_loop(queues: u16) -> (Nic, Vec<NicPair>) {
         queues,
         mtu: None,
         promiscuous: true,
-        interrupts: false,
         lro: false,
     };
     Nic::open(&options).unwrap()

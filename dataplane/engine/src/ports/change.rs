@@ -92,8 +92,8 @@ pub enum PortError {
 }
 
 impl Ports {
-    /// Opens and starts a NIC; `interrupts`: a worker may want to sleep.
-    pub fn add_nic(&self, config: NicConfig, interrupts: bool) -> Result<(), PortError> {
+    /// Opens and starts a NIC.
+    pub fn add_nic(&self, config: NicConfig) -> Result<(), PortError> {
         self.check_free(&config.name)?;
         let (nic, pairs) = Nic::open(&NicOptions {
             name: &config.name,
@@ -101,7 +101,6 @@ impl Ports {
             queues: config.queues,
             mtu: config.mtu,
             promiscuous: config.promiscuous,
-            interrupts,
             lro: config.lro,
         })?;
         tracing::info!(

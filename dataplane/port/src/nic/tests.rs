@@ -46,15 +46,8 @@ fn open_loop() -> (Nic, NicPair) {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     drop(pool(63));
     let name = format!("net_ring{}", COUNT.fetch_add(1, Ordering::Relaxed));
-    let options = NicOptions {
-        name: &name,
-        device: &name,
-        queues: 1,
-        mtu: Some(1500),
-        promiscuous: true,
-        interrupts: false,
-        lro: false,
-    };
+    let options =
+        NicOptions { name: &name, device: &name, queues: 1, mtu: Some(1500), promiscuous: true, lro: false };
     let (nic, mut pairs) = Nic::open(&options).unwrap();
     assert_eq!(nic.offloads(), ["TX_MULTI_SEGS"]);
     (nic, pairs.remove(0))

@@ -84,6 +84,11 @@ impl DeviceError {
         }
     }
 
+    /// Whether it was the driver that refused something.
+    pub fn is_from_driver(&self) -> bool {
+        matches!(self, DeviceError::Queue { .. } | DeviceError::Call { .. })
+    }
+
     /// A [`DeviceError::Call`].
     pub(super) fn call(device: &str, action: impl Into<String>, errno: Errno) -> DeviceError {
         DeviceError::Call { device: device.to_owned(), action: action.into(), errno }
