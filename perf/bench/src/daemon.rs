@@ -7,11 +7,6 @@ use crate::Failure;
 use crate::place::Place;
 use crate::process::Process;
 
-/// NICs that ringwired asks for enough memory for.
-const FEW: usize = 8;
-/// Megabytes of packet memory of a NIC, without huge pages.
-const NIC_MB: usize = 20;
-
 /// A guest.
 pub struct Guest {
     /// Where its frontend connects.
@@ -31,14 +26,8 @@ pub struct Nic {
 /// ringwired's configuration with one worker: NICs are called `nic0`, `nic1`, ..., and guests `vm0`, `vm1`, ...
 pub fn config(place: &Place, api: &Path, nics: &[Nic], guests: &[Guest]) -> String {
     let hugepages = if place.hugepages { "require" } else { "never" };
-    // Without huge pages DPDK gives each mbuf a page of its own. For many NICs ringwired would ask for less.
-    let memory = if place.hugepages || nics.len() <= FEW {
-        String::new()
-    } else {
-        format!("args = [\"-m\", \"{}\"]\n", 128 + NIC_MB * nics.len())
-    };
     let mut text = format!(
-        "[api]\nsocket = {api:?}\n[eal]\n{memory}hugepages = \"{hugepages}\"\n[datapath]\ncores = [{}]\n",
+        "[api]\nsocket = {api:?}\n[eal]\nhugepages = \"{hugepages}\"\n[datapath]\ncores = [{}]\n",
         place.back,
     );
     for (at, Nic { device, mtu }) in nics.iter().enumerate() {
