@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use tempfile::TempDir;
 
@@ -73,4 +75,16 @@ impl Place {
         }
         Ok(())
     }
+}
+
+/// Has this thread, and those that it starts, run on `core`, the frontend's.
+pub fn pin(core: usize) -> Result<(), Failure> {
+    let this = Pid::from_raw(0);
+    let mut only = CpuSet::new();
+    let allowed = sched_getaffinity(this)?;
+    if allowed.is_set(core) != Ok(true) {
+        return Err(Failure(format!("--front {core}: this process may not run there")));
+    }
+    only.set(core)?;
+    Ok(sched_setaffinity(this, &only)?)
 }

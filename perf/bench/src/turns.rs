@@ -21,6 +21,10 @@ pub trait Player {
     fn name(&self) -> String;
     /// What runs when it is its turn, and does not otherwise.
     fn process(&mut self) -> &mut Process;
+    /// Whether threads of its own wait for each other's core, so that this says nothing of what else runs.
+    fn crowds(&self) -> bool {
+        false
+    }
 }
 
 /// `rounds` times, each of `players` has its turn: `measure` is what happens then, and `say` what is shown of it.
@@ -79,7 +83,7 @@ fn turn<P: Player, T>(
         place.go_on()?;
     }
     let waited = self::waited().saturating_sub(waited);
-    let quiet = waited.as_secs_f64() <= WAITING * started.elapsed().as_secs_f64();
+    let quiet = player.crowds() || waited.as_secs_f64() <= WAITING * started.elapsed().as_secs_f64();
     std::thread::sleep(SETTLE);
     player.process().pause()?;
     let after = distance::round_trip(place.front, place.back)?;

@@ -3,10 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
-use nix::unistd::Pid;
 use ringwire_bench::Failure;
-use ringwire_bench::place::Place;
+use ringwire_bench::place::{Place, pin};
 use ringwire_bench::process::Process;
 use ringwire_bench::turns::{Player, alternate};
 use ringwire_bench::{daemon, stats::Spread};
@@ -124,15 +122,4 @@ fn send_for(guests: &mut Guests, busy: usize, time: Duration) -> Rate {
         }
     }
     Rate { pps: packets as f64 / started.elapsed().as_secs_f64(), full: full as f64 / looks as f64 }
-}
-
-fn pin(core: usize) -> Result<(), Failure> {
-    let this = Pid::from_raw(0);
-    let mut only = CpuSet::new();
-    let allowed = sched_getaffinity(this)?;
-    if allowed.is_set(core) != Ok(true) {
-        return Err(Failure(format!("--front {core}: this process may not run there")));
-    }
-    only.set(core)?;
-    Ok(sched_setaffinity(this, &only)?)
 }
