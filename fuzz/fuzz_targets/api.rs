@@ -148,7 +148,7 @@ impl Source for MadeUp {
         Err(WorkerError::Last(core))
     }
 
-    fn assign(&self, guest: &str, pair: u16, _: usize) -> Result<Vec<Pair>, WorkerError> {
+    fn assign(&self, guest: &str, pair: u16, _: Option<usize>) -> Result<Vec<Pair>, WorkerError> {
         Ok(vec![Pair { guest: guest.into(), index: pair }])
     }
 

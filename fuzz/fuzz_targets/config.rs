@@ -60,6 +60,7 @@ fn check_config(config: &Config) {
     assert!(names.windows(2).all(|pair| pair[0] != pair[1]), "{names:?}");
     for guest in &datapath.guests {
         assert!((1..=128).contains(&guest.queues));
+        assert!(guest.assign.iter().all(|(pair, core)| *pair < guest.queues && datapath.cores.contains(core)));
         let nic = |name: &String| datapath.nics.iter().any(|nic| nic.name == *name);
         assert!(guest.backend.as_ref().is_none_or(nic), "{guest:?}");
     }

@@ -1,5 +1,6 @@
 //! What a datapath is made of: validated by whoever read it (`ringwired` from TOML), used as is here.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -87,6 +88,8 @@ pub struct GuestConfig {
     pub socket_group: Option<String>,
     /// Queue pairs offered, 1 to 128.
     pub queues: u16,
+    /// Which core's worker polls a queue pair, by number of the pair. All others have any.
+    pub assign: BTreeMap<u16, usize>,
     /// Name of the port its virtqueues are connected to; `None` parks them.
     pub backend: Option<String>,
     /// Name of the port that takes the backend's place while that has no link.

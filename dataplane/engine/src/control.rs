@@ -93,7 +93,7 @@ pub struct Control {
     workers: Vec<Worker>,
     /// What they do without work.
     idle: Idle,
-    /// Pairs that were assigned by hand, and the cores they were assigned to; each has a worker.
+    /// Pairs that were assigned to cores, and these; each has a worker.
     assigned: BTreeMap<Pair, usize>,
     slow_path: SlowPath,
     ports: BTreeMap<String, Queues>,

@@ -11,7 +11,8 @@ use crate::config::GuestConfig;
 
 /// A guest.
 pub struct Guest {
-    /// What it was configured as. What can change is in the other fields: backend and fallback in the route, offloads.
+    /// What it was configured as. What can change is elsewhere: backend and fallback in the route, offloads in their own
+    /// field, assigned queue pairs in control.
     pub config: GuestConfig,
     /// Counters of each queue pair offered.
     pub counters: Vec<GuestCounters>,

@@ -1,5 +1,6 @@
 //! What changes while the datapath runs, and what it is made of now.
 
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
@@ -154,14 +155,26 @@ impl Datapath {
     }
 
     /// Has a guest's queue pair polled by the worker on `core`, for as long as there are both, also when the pair is
-    /// stopped and started. Pairs that share a lane move together: all that moved, or none, if the pair is not polled now.
+    /// stopped and started; `None`: by any. Pairs that share a lane move together: all that moved, or none, if the pair is
+    /// not polled now.
     ///
     /// # Errors
     /// If there is no such pair, or no worker; nothing has changed then.
-    pub fn assign(&self, guest: &str, pair: u16, core: usize) -> Result<Vec<Pair>, WorkerError> {
+    pub fn assign(&self, guest: &str, pair: u16, core: Option<usize>) -> Result<Vec<Pair>, WorkerError> {
         let moved = self.ports.control().assign(Pair { guest: guest.to_owned(), index: pair }, core)?;
         tracing::info!(port = guest, pair, core, "assigned");
         Ok(moved)
+    }
+
+    /// Likewise for all queue pairs of a guest: those without a core may have any worker. Of several in one lane, the
+    /// first counts.
+    ///
+    /// # Errors
+    /// If there is no such guest or pair, or no worker; nothing has changed then.
+    pub fn assign_all(&self, guest: &str, cores: &BTreeMap<u16, usize>) -> Result<(), WorkerError> {
+        self.ports.control().assign_all(guest, cores)?;
+        tracing::info!(port = guest, ?cores, "assigned");
+        Ok(())
     }
 
     /// Replaces what workers do without work.
@@ -196,9 +209,12 @@ impl Datapath {
             Connected { to: control.backend(&name).map(str::to_owned), name, route }
         });
         let connected: Vec<Connected> = connected.collect();
+        let assigned: Vec<_> = guests.iter().map(|guest| control.assignments(&guest.config.name)).collect();
         drop(control);
         let backends = intended::backends(&connected);
-        let guests = guests.iter().zip(connected).zip(backends).map(|((guest, now), backend)| GuestConfig {
+        let now = connected.into_iter().zip(backends).zip(assigned);
+        let guests = guests.iter().zip(now).map(|(guest, ((now, backend), assign))| GuestConfig {
+            assign,
             backend,
             fallback: now.route.fallback,
             fallback_hold: now.route.hold,

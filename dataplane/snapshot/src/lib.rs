@@ -50,7 +50,7 @@ pub struct Worker {
     pub core: usize,
     /// Wires (guest <-> nic lanes) it polls.
     pub lanes: usize,
-    /// Queue pairs that were assigned to it by hand, each as `GUEST:PAIR`, polled now or not.
+    /// Queue pairs that were assigned to it, each as `GUEST:PAIR`, polled now or not.
     #[serde(default)]
     pub assigned: Vec<String>,
     /// Poll rounds that moved at least one packet.

@@ -40,12 +40,13 @@ pub struct Assign {
     pub core: usize,
 }
 
-/// Its answer.
+/// Its answer, and that of `DELETE`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Assigned {
-    /// The worker's core.
-    pub core: usize,
+    /// The worker's core; `null`: any.
+    pub core: Option<usize>,
     /// The queue pairs that it polls for that now, each as `GUEST:PAIR`: the one that was assigned, and those it shares
-    /// a lane with. None if it is not polled now: it will be there as soon as it is.
+    /// a lane with. None if it is not polled now: it will be there as soon as it is. After `DELETE`, those that went where
+    /// another one of their lane is assigned.
     pub moved: Vec<String>,
 }

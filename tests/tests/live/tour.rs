@@ -132,6 +132,7 @@ impl Tour {
             assert_eq!(self.witness.owner("vm1", 0), format!("worker:{core}"));
             self.assert_vm1_talks();
         }
+        self.says("worker assign vm1:0 any", "vm1:0: any worker");
         // All that it polls, of the witnesses, too, goes to the other; and back.
         self.says(&format!("worker remove {first}"), &format!("worker:{first}: removed"));
         assert_eq!(

@@ -13,7 +13,7 @@ use tests::scene::Scene;
 use crate::stage::{By, Stage};
 
 /// Guests that are each other's backend, with traffic; what is done to the others by `changes`.
-fn while_packets_flow(scene: impl FnOnce(&mut Scene), changes: impl FnOnce(&Stage)) {
+pub fn while_packets_flow(scene: impl FnOnce(&mut Scene), changes: impl FnOnce(&Stage)) {
     let _lan = Lan::enter("10.79.9.1/24");
     let mut before = Scene::new();
     before.guest("vm1", "vm2", 1);

@@ -127,11 +127,21 @@ pub enum WorkerCommand {
         /// Guest and number of the queue pair, from 0 on.
         #[arg(value_name = "GUEST:QUEUE", value_parser = queue)]
         queue: (String, u16),
-        /// The worker's core.
-        core: usize,
+        /// The worker's core, or "any" to take it back.
+        #[arg(value_name = "CORE|any", value_parser = worker_of_choice)]
+        core: Choice,
         #[command(flatten)]
         output: Output,
     },
+}
+
+/// Which worker is to poll a queue pair.
+#[derive(Clone, Copy, Debug)]
+pub enum Choice {
+    /// The one on this core.
+    Core(usize),
+    /// Any.
+    Any,
 }
 
 /// What workers do without work.
@@ -149,6 +159,15 @@ fn queue(text: &str) -> Result<(String, u16), String> {
     parts
         .filter(|(guest, _)| !guest.is_empty())
         .ok_or_else(|| "expected GUEST:QUEUE, such as vm1:0".to_owned())
+}
+
+fn worker_of_choice(text: &str) -> Result<Choice, String> {
+    match text {
+        "any" => Ok(Choice::Any),
+        core => {
+            core.parse().map(Choice::Core).map_err(|_| "expected the number of a core, or any".to_owned())
+        }
+    }
 }
 
 fn idle_mode(text: &str) -> Result<Idle, String> {
@@ -176,7 +195,10 @@ pub fn worker(api: &Path, command: &WorkerCommand) -> Result<String, ClientError
         }
         WorkerCommand::Assign { queue: (guest, pair), core, output } => {
             let path = format!("/v1/guests/{}/queues/{pair}/worker", path_element(guest));
-            let answer = client::put(api, &path, &Assign { core: *core }, Vec::new())?;
+            let answer = match *core {
+                Choice::Core(core) => client::put(api, &path, &Assign { core }, Vec::new())?,
+                Choice::Any => client::delete(api, &path)?,
+            };
             view_answer(api, answer, output, |assigned| views::assigned(&format!("{guest}:{pair}"), assigned))
         }
     }

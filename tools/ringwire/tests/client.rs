@@ -329,6 +329,7 @@ fn workers_are_asked_for() {
     assert_eq!(shown(&server, &["worker", "assign", "vm1:0", "1"]), both);
     let parked = "vm1:1: worker:1, as soon as it is polled: it is not now\n";
     assert_eq!(shown(&server, &["worker", "assign", "vm1:1", "1"]), parked);
+    assert_eq!(shown(&server, &["worker", "assign", "vm1:0", "any"]), "vm1:0: any worker\n");
     assert_eq!(shown(&server, &["idle"]), "workers without work: poll\n");
     assert_eq!(shown(&server, &["idle", "adaptive"]), "workers without work: adaptive\n");
     for (arguments, status, said) in [
@@ -338,9 +339,12 @@ fn workers_are_asked_for() {
     ] {
         assert_eq!(refused(&server.socket(), arguments), (status, said.to_owned()), "{arguments:?}");
     }
-    for arguments in
-        [["worker", "add", "one"].as_slice(), &["worker", "assign", "vm1", "1"], &["idle", "sometimes"]]
-    {
+    for arguments in [
+        ["worker", "add", "one"].as_slice(),
+        &["worker", "assign", "vm1", "1"],
+        &["worker", "assign", "vm1:0", "all"],
+        &["idle", "sometimes"],
+    ] {
         assert_eq!(ringwire(&server.socket(), arguments).status.code(), Some(2), "{arguments:?}");
     }
 }
@@ -358,7 +362,7 @@ fn nics_and_guests_are_asked_for() {
     let more = ["--punt", "tap0", "--punt-classes", "arp,lldp", "--fallback", "tap0", "--fallback-hold", "9"];
     let (_, line) = refused(&server.socket(), &[guest.as_slice(), &more].concat());
     for part in [
-        "socket: \"/tmp/g0\", socket_mode: None, socket_group: None, queues: 2, backend: Some(\"wire1\")",
+        "socket: \"/tmp/g0\", socket_mode: None, socket_group: None, queues: 2, assign: {}, backend: Some(\"wire1\")",
         "fallback: Some(\"tap0\"), fallback_hold: 9s",
         "PuntConfig { port: \"tap0\", classes: Classes { arp: true, nd: false, lldp: true, lacp: false, mac: None }",
     ] {

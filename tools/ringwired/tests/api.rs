@@ -343,12 +343,12 @@ fn nics_and_guests_are_asked_for_with_the_keys_of_the_configuration() {
         &server,
         "/v1/ports/g0",
         "{\"kind\": \"guest\", \"socket\": \"/tmp/\\\"g\", \"socket_mode\": \"0660\", \"backend\": \"wire1\", \
-         \"fallback\": \"tap0\", \"offloads\": [\"csum\"], \"mac\": \"02:00:00:00:00:01\"}",
+         \"fallback\": \"tap0\", \"offloads\": [\"csum\"], \"mac\": \"02:00:00:00:00:01\", \"assign\": {\"0\": 1}}",
     );
     assert_eq!(code, 409, "{answer}");
     for part in [
         "GuestConfig { name: \"g0\", socket: \"/tmp/\\\"g\", socket_mode: Some(432)",
-        "queues: 1, backend: Some(\"wire1\"), fallback: Some(\"tap0\")",
+        "queues: 1, assign: {0: 1}, backend: Some(\"wire1\"), fallback: Some(\"tap0\")",
         "mac: Some([2, 0, 0, 0, 0, 1]), mtu: None, offloads: 1 }",
     ] {
         assert!(error(&answer).contains(part), "{part}: {answer}");
@@ -401,6 +401,21 @@ fn what_is_wrong_with_a_nic_or_guest_is_said_by_key() {
             "{\"kind\": \"guest\", \"socket\": \"/s\", \"backend\": \"wire7\"}",
             422,
             "backend: no port has the name \"wire7\"; did you mean \"wire0\"? (allowed: wire0, wire1, tap0, vm1, vm2, vm3, none)",
+        ),
+        (
+            "{\"kind\": \"guest\", \"socket\": \"/s\", \"queues\": 2, \"assign\": {\"0\": 1, \"1\": 7}}",
+            422,
+            "assign.1: core 7 has no worker (allowed: 1)",
+        ),
+        (
+            "{\"kind\": \"guest\", \"socket\": \"/s\", \"assign\": {\"1\": 1}}",
+            422,
+            "assign.1: is no queue pair of the guest (allowed: 0)",
+        ),
+        (
+            "{\"kind\": \"guest\", \"socket\": \"/s\", \"assign\": {\"0\": {\"a\": null}}}",
+            422,
+            "assign.0: expected an integer from 0 to 65535, found a TOML table",
         ),
         (
             "{\"kind\": \"guest\", \"socket\": \"/s\", \"backend\": \"x\"}",
@@ -645,8 +660,16 @@ fn workers_are_shown_asked_for_and_assigned() {
             404,
             "vm1 has no queue pair 9: it has 3, from 0 on",
         ),
+        ("DELETE", "/v1/guests/vm1/queues/9/worker", "", 404, "vm1 has no queue pair 9: it has 3, from 0 on"),
+        ("DELETE", "/v1/guests/vm1/queues/-/worker", "", 400, "\"-\" is no number of a queue pair"),
         ("PUT", "/v1/guests/vm1/queues/x/worker", "{\"core\": 1}", 400, "\"x\" is no number of a queue pair"),
-        ("GET", assign, "", 405, "GET does nothing with /v1/guests/vm1/queues/0/worker (it takes: PUT)"),
+        (
+            "GET",
+            assign,
+            "",
+            405,
+            "GET does nothing with /v1/guests/vm1/queues/0/worker (it takes: PUT, DELETE)",
+        ),
         ("DELETE", "/v1/idle", "", 405, "DELETE does nothing with /v1/idle (it takes: GET, PUT)"),
     ] {
         let head = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", body.len());
@@ -658,9 +681,12 @@ fn workers_are_shown_asked_for_and_assigned() {
         let answer: snapshot::Assigned = serde_json::from_str(&answer).unwrap();
         assert_eq!(
             (code, answer.core, answer.moved),
-            (200, 1, moved.iter().map(ToString::to_string).collect())
+            (200, Some(1), moved.iter().map(ToString::to_string).collect())
         );
     }
+    let (code, answer) = send(&server, "DELETE", assign, "");
+    let answer: snapshot::Assigned = serde_json::from_str(&answer).unwrap();
+    assert_eq!((code, answer.core, answer.moved), (200, None, Vec::new()));
     for body in ["", "{}", "1", "{\"core\": -1}", "{\"core\": 1, \"now\": true}"] {
         let (code, answer) = put(&server, assign, body);
         assert_eq!(code, 400, "{body}");

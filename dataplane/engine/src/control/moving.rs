@@ -43,8 +43,8 @@ enum Step {
     Restart(u16),
     /// The guest gets this backend, the last one being none.
     Switch(usize),
-    /// A pair is assigned to one of the cores.
-    Assign(u16, usize),
+    /// A pair is assigned to one of the cores, or to none.
+    Assign(u16, Option<usize>),
     /// One of the cores gets a worker, or loses it.
     Toggle(usize),
     /// Workers sleep when there is nothing to do, or do not.
@@ -68,7 +68,7 @@ fn cases() -> impl Strategy<Value = Case> {
         2 => ring.clone().prop_map(Step::Stop),
         6 => ring.prop_map(Step::Start),
         3 => (0..3usize).prop_map(Step::Switch),
-        3 => (0..2u16, 0..2usize).prop_map(|(pair, core)| Step::Assign(pair, core)),
+        3 => (0..2u16, prop::option::weighted(0.7, 0..2usize)).prop_map(|(pair, core)| Step::Assign(pair, core)),
         3 => (0..2usize).prop_map(Step::Toggle),
         1 => prop_oneof![Just(Step::Idle(Idle::Poll)), Just(Step::Idle(Idle::Adaptive))],
     ];
@@ -163,17 +163,18 @@ impl Rig {
         }
     }
 
-    fn assign(&mut self, index: u16, core: usize) {
-        let core = self.cores[core % self.cores.len()];
+    fn assign(&mut self, index: u16, core: Option<usize>) {
+        let core = core.map(|core| self.cores[core % self.cores.len()]);
         let pair = Pair { guest: VM.to_owned(), index };
-        let there = self.control.cores().contains(&core);
+        let there = core.is_none_or(|core| self.control.cores().contains(&core));
         match self.control.assign(pair.clone(), core) {
             Ok(moved) => {
                 assert!(there && usize::from(index) < self.counters.len());
+                assert_eq!(self.control.assignments(VM).get(&index).copied(), core);
                 let polled = self.control.owner(VM, index) != Owner::Parked;
-                assert_eq!(moved.contains(&pair), polled, "{moved:?}");
-                for pair in moved {
-                    assert_eq!(self.control.owner(&pair.guest, pair.index), Owner::Worker(core));
+                assert!(core.is_none() || moved.contains(&pair) == polled, "{moved:?}");
+                for pair in moved.iter().filter(|_| core.is_some()) {
+                    assert_eq!(Some(self.control.owner(VM, pair.index)), core.map(Owner::Worker));
                 }
             }
             Err(WorkerError::NoSuchWorker(_)) => assert!(!there),

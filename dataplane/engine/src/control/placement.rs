@@ -1,8 +1,10 @@
 //! Which worker polls which lane.
 //!
-//! A lane goes to the worker that one of its queue pairs was assigned to by hand, or else to one with the fewest lanes.
-//! It moves when its worker goes, when a worker is added that has fewer, and when one of its pairs is assigned.
+//! A lane goes to the worker that the first of its queue pairs which is assigned to one is assigned to, or else to one with
+//! the fewest lanes. It moves when its worker goes, when a worker is added that has fewer, and when one of its pairs is
+//! assigned.
 
+use std::collections::BTreeMap;
 use std::{fmt, io};
 
 use super::{Control, Placed, Queues, Wire};
@@ -52,6 +54,12 @@ impl Control {
         self.assigned.iter().filter(move |(_, to)| **to == core).map(|(pair, _)| pair)
     }
 
+    /// The cores that pairs of a guest were assigned to, by number of the pair.
+    pub fn assignments(&self, guest: &str) -> BTreeMap<u16, usize> {
+        let its = self.assigned.iter().filter(|(pair, _)| pair.guest == guest);
+        its.map(|(pair, core)| (pair.index, *core)).collect()
+    }
+
     /// Takes in a worker on a core that has none, and gives it lanes of those with most, until it has as many. Assigned
     /// ones stay.
     pub fn add_worker(&mut self, worker: Worker) {
@@ -76,7 +84,7 @@ impl Control {
                 let placed = &self.wires[wire].lanes[lane];
                 if placed.worker == Some(core) {
                     let taken = worker.take(placed.id);
-                    let to = self.least_loaded();
+                    let to = self.core_for(&self.wires[wire].pairs_of(placed));
                     self.worker(to).give(taken);
                     self.wires[wire].lanes[lane].worker = Some(to);
                 }
@@ -85,31 +93,54 @@ impl Control {
         Ok(worker)
     }
 
-    /// Has a pair polled by the worker on `core` from now on, also when it comes back after it was stopped. All pairs of
-    /// its lane move with it, and they are returned; none, if it is not polled now.
-    pub fn assign(&mut self, pair: Pair, core: usize) -> Result<Vec<Pair>, WorkerError> {
-        let Some(Queues::Guest(_, counters)) = self.ports.get(&pair.guest) else {
-            return Err(WorkerError::NoSuchGuest(pair.guest));
+    /// Has a pair polled by the worker on `core` from now on, also when it comes back after it was stopped; `None`: by any.
+    /// All pairs of its lane move with it, and they are returned: none, if it is not polled now.
+    pub fn assign(&mut self, pair: Pair, core: Option<usize>) -> Result<Vec<Pair>, WorkerError> {
+        self.check_assignment(&pair, core)?;
+        let Some(core) = core else {
+            self.assigned.remove(&pair);
+            return Ok(self.move_assigned());
         };
-        if usize::from(pair.index) >= counters.len() {
-            return Err(WorkerError::NoSuchPair {
-                guest: pair.guest,
-                pair: pair.index,
-                pairs: counters.len(),
-            });
-        }
-        if !self.workers.iter().any(|worker| worker.core == core) {
-            return Err(WorkerError::NoSuchWorker(core));
-        }
-        let mut moved = Vec::new();
-        if let Some((wire, lane)) = self.lane_of(&pair) {
-            moved = self.wires[wire].pairs_of(&self.wires[wire].lanes[lane]);
-            // Theirs were older.
-            self.assigned.retain(|other, _| !moved.contains(other));
-            self.move_lane(wire, lane, core);
-        }
+        let lane = self.lane_of(&pair);
+        let moved = lane.map(|(wire, lane)| self.wires[wire].pairs_of(&self.wires[wire].lanes[lane]));
+        let moved = moved.unwrap_or_default();
+        // Theirs were older.
+        self.assigned.retain(|other, _| !moved.contains(other));
         self.assigned.insert(pair, core);
+        self.move_assigned();
         Ok(moved)
+    }
+
+    /// Has the pairs of a guest polled by the workers on these cores, by number of the pair, and all others by any.
+    pub fn assign_all(&mut self, guest: &str, cores: &BTreeMap<u16, usize>) -> Result<(), WorkerError> {
+        let named = |(index, core): (&u16, &usize)| (Pair { guest: guest.to_owned(), index: *index }, *core);
+        let wanted: Vec<(Pair, usize)> = cores.iter().map(named).collect();
+        self.pairs_offered(guest)?;
+        wanted.iter().try_for_each(|(pair, core)| self.check_assignment(pair, Some(*core)))?;
+        self.assigned.retain(|pair, _| pair.guest != guest);
+        self.assigned.extend(wanted);
+        self.move_assigned();
+        Ok(())
+    }
+
+    /// Whether there are the pair and the worker.
+    fn check_assignment(&self, pair: &Pair, core: Option<usize>) -> Result<(), WorkerError> {
+        let pairs = self.pairs_offered(&pair.guest)?;
+        if usize::from(pair.index) >= pairs {
+            return Err(WorkerError::NoSuchPair { guest: pair.guest.clone(), pair: pair.index, pairs });
+        }
+        match core.filter(|core| !self.workers.iter().any(|worker| worker.core == *core)) {
+            Some(core) => Err(WorkerError::NoSuchWorker(core)),
+            None => Ok(()),
+        }
+    }
+
+    /// How many queue pairs a guest has.
+    fn pairs_offered(&self, guest: &str) -> Result<usize, WorkerError> {
+        match self.ports.get(guest) {
+            Some(Queues::Guest(_, counters)) => Ok(counters.len()),
+            _ => Err(WorkerError::NoSuchGuest(guest.to_owned())),
+        }
     }
 
     /// Replaces what workers do without work; all of them, or none.
@@ -123,8 +154,14 @@ impl Control {
 
     /// The core of the worker that gets a new lane with these pairs.
     pub(super) fn core_for(&self, pairs: &[Pair]) -> usize {
-        let assigned = pairs.iter().find_map(|pair| self.assigned.get(pair));
-        assigned.copied().unwrap_or_else(|| self.least_loaded())
+        self.assigned_core(pairs).unwrap_or_else(|| self.least_loaded())
+    }
+
+    /// The core that a lane with these pairs is assigned to: which of two connected guests has the other as its backend
+    /// makes no difference.
+    fn assigned_core(&self, pairs: &[Pair]) -> Option<usize> {
+        let assigned = pairs.iter().filter_map(|pair| self.assigned.get_key_value(pair));
+        assigned.min().map(|(_, core)| *core)
     }
 
     pub(super) fn worker(&self, core: usize) -> &Worker {
@@ -164,6 +201,23 @@ impl Control {
             let holds = |lane: &Placed| lane.worker.is_some() && wire.pairs_of(lane).contains(pair);
             Some((at, wire.lanes.iter().position(holds)?))
         })
+    }
+
+    /// Moves every lane that is not where it is assigned to. The pairs that have moved.
+    fn move_assigned(&mut self) -> Vec<Pair> {
+        let mut moved = Vec::new();
+        for wire in 0..self.wires.len() {
+            for lane in 0..self.wires[wire].lanes.len() {
+                let placed = &self.wires[wire].lanes[lane];
+                let pairs = self.wires[wire].pairs_of(placed);
+                let to = self.assigned_core(&pairs).filter(|_| placed.worker.is_some());
+                if let Some(to) = to.filter(|to| placed.worker != Some(*to)) {
+                    self.move_lane(wire, lane, to);
+                    moved.extend(pairs);
+                }
+            }
+        }
+        moved
     }
 
     /// From its worker to another. Nothing of it is under way meanwhile but what it holds.

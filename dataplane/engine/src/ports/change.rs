@@ -17,6 +17,7 @@ use crate::config::{GuestConfig, NicConfig, SocketConfig};
 use crate::control::{Arrived, BackendError};
 use crate::guest::{Guest, Route};
 use crate::status;
+use crate::worker::WorkerError;
 
 /// Time between two looks at whether somebody still looks at a port that is removed.
 const PAUSE: Duration = Duration::from_millis(1);
@@ -89,6 +90,9 @@ pub enum PortError {
     /// A guest's backend or fallback.
     #[error("{0}")]
     Backend(#[from] BackendError),
+    /// The worker that a guest's queue pair is assigned to.
+    #[error("{0}")]
+    Worker(#[from] WorkerError),
 }
 
 impl Ports {
@@ -154,7 +158,7 @@ impl Ports {
         Ok((guest, listener))
     }
 
-    /// Connects a guest to its exception path and backend as it was configured. `arrived`: what becomes of packets that
+    /// Connects a guest to its workers, exception path and backend as it was configured. `arrived`: what becomes of packets that
     /// the backend has received before.
     pub fn connect_as_configured(&self, guest: &Guest, arrived: Arrived) -> Result<(), PortError> {
         let config = &guest.config;
@@ -167,6 +171,7 @@ impl Ports {
             let made = self.control().add_punt(name, &punt.port, make);
             made.map_err(|cause| PortError::Punt { guest: name.clone(), cause })?;
         }
+        self.control().assign_all(name, &config.assign)?;
         match config.backend.as_deref() {
             Some(backend) => Ok(self.route(guest, Some(backend), arrived)?),
             None => Ok(()),

@@ -23,9 +23,17 @@ pub fn workers(workers: &[Worker]) -> String {
     table.to_string()
 }
 
-/// What became of `pair` when it was assigned.
+/// What became of `pair` when it was assigned, or that was taken back.
 pub fn assigned(pair: &str, answer: &Assigned) -> String {
-    let core = answer.core;
+    let Some(core) = answer.core else {
+        return match answer.moved.is_empty() {
+            true => format!("{pair}: any worker\n"),
+            false => format!(
+                "{pair}: any worker, but another pair of its lane is assigned: {}\n",
+                answer.moved.join(" ")
+            ),
+        };
+    };
     let others: Vec<&str> = answer.moved.iter().map(String::as_str).filter(|other| *other != pair).collect();
     match (answer.moved.is_empty(), others.is_empty()) {
         (true, _) => format!("{pair}: worker:{core}, as soon as it is polled: it is not now\n"),

@@ -50,6 +50,10 @@ fn value(key: &str, needed: bool) -> Value {
         "punt_classes" => {
             json!({ "type": or_null("array"), "items": { "enum": ["arp", "nd", "lldp", "lacp"] } })
         }
+        "assign" => {
+            let core = json!({ "type": "integer", "minimum": 0, "maximum": u16::MAX });
+            json!({ "type": or_null("object"), "additionalProperties": core })
+        }
         "mode" => json!({ "enum": ["server", null] }),
         _ => json!({ "type": or_null("string") }),
     }

@@ -80,8 +80,8 @@ pub trait Source: Send + Sync + 'static {
     /// Ends the worker on a core.
     fn remove_worker(&self, core: usize) -> Result<(), WorkerError>;
 
-    /// Has a guest's queue pair polled by the worker on `core`, and gives all pairs that moved.
-    fn assign(&self, guest: &str, pair: u16, core: usize) -> Result<Vec<Pair>, WorkerError>;
+    /// Has a guest's queue pair polled by the worker on `core`, or by any, and gives all pairs that moved.
+    fn assign(&self, guest: &str, pair: u16, core: Option<usize>) -> Result<Vec<Pair>, WorkerError>;
 
     /// Replaces what workers do without work.
     fn set_idle(&self, idle: Idle) -> io::Result<()>;
@@ -127,7 +127,7 @@ impl Source for Datapath {
         self.remove_worker(core)
     }
 
-    fn assign(&self, guest: &str, pair: u16, core: usize) -> Result<Vec<Pair>, WorkerError> {
+    fn assign(&self, guest: &str, pair: u16, core: Option<usize>) -> Result<Vec<Pair>, WorkerError> {
         self.assign(guest, pair, core)
     }
 

@@ -62,8 +62,8 @@ pub async fn add_port(
         }
         PortKind::Guest => {
             wanted.remove("kind");
-            let ports = api.status().await?.ports;
-            let config = request::guest(&name, &wanted, &ports).map_err(unprocessable)?;
+            let now = api.status().await?;
+            let config = request::guest(&name, &wanted, &now).map_err(unprocessable)?;
             api.change(move |source| source.add_guest(config)).await?.map_err(refuse_port)?;
         }
         PortKind::Tap | PortKind::Raw => {

@@ -71,6 +71,11 @@ pub fn routes() -> Vec<Route> {
                 .takes::<Assign>(r#"{"core": 1}"#)
                 .answers::<Assigned>(200)
                 .refuses(&[409, 422]),
+                delete(
+                    workers::unassign,
+                    "Lets any worker poll a guest's queue pair; answers with what moved for that.",
+                )
+                .answers::<Assigned>(200),
             ],
         ),
         route("/v1/workers", vec![get(workers::workers, "Every worker.").answers::<Vec<Worker>>(200)]),

@@ -50,9 +50,20 @@ pub async fn assign(
     path: Result<Path<(String, String)>, PathRejection>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Refusal> {
-    let Path((guest, pair)) = path.map_err(|error| Refusal(error.status(), error.body_text()))?;
-    let pair = parse::<u16>(&pair, "queue pair")?;
+    let pair = pair(path)?;
     let Assign { core } = content(body, "{\"core\": N}")?;
+    assigned(api, pair, Some(core)).await
+}
+
+/// What moved, to where another one of its lane is assigned.
+pub async fn unassign(
+    State(api): State<Api>,
+    path: Result<Path<(String, String)>, PathRejection>,
+) -> Result<Response, Refusal> {
+    assigned(api, pair(path)?, None).await
+}
+
+async fn assigned(api: Api, (guest, pair): (String, u16), core: Option<usize>) -> Result<Response, Refusal> {
     let moved = api.change(move |source| source.assign(&guest, pair, core)).await?.map_err(refuse)?;
     Ok(json(&Assigned { core, moved: moved.iter().map(ToString::to_string).collect() }))
 }
@@ -79,6 +90,12 @@ async fn find(api: &Api, core: usize) -> Result<Worker, Refusal> {
         .into_iter()
         .find(|worker| worker.core == core)
         .ok_or_else(|| refuse(WorkerError::NoSuchWorker(core)))
+}
+
+/// The guest and the number of its queue pair in a path.
+fn pair(path: Result<Path<(String, String)>, PathRejection>) -> Result<(String, u16), Refusal> {
+    let Path((guest, pair)) = path.map_err(|error| Refusal(error.status(), error.body_text()))?;
+    Ok((guest, parse(&pair, "queue pair")?))
 }
 
 /// The one element of a path that is a number.

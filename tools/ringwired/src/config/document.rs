@@ -238,6 +238,13 @@ impl<'t> Value<'t> {
         Ok(array.iter().enumerate().map(element).collect())
     }
 
+    /// The keys of a table, each with its value.
+    pub fn entries(&self, wanted: &str) -> Result<Vec<(&'t str, Value<'t>)>, ConfigError> {
+        let table = self.table(wanted)?;
+        let keys = table.entries.keys().map(|key| key.get_ref().as_ref());
+        Ok(keys.filter_map(|key| Some((key, table.get(key)?))).collect())
+    }
+
     fn table(&self, wanted: &str) -> Result<Table<'t>, ConfigError> {
         let entries = self.value.as_table().ok_or_else(|| self.expected(wanted))?;
         Ok(Table { document: self.document, path: self.path.clone(), line: self.line, entries })

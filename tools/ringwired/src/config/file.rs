@@ -3,11 +3,13 @@
 //! Every key has its value, whether the file said it or not, so that it stays what runs even where another version has
 //! another default; keys that stand for nothing when they are absent (`mtu`, `fallback`, ...) are left out.
 
+use std::collections::BTreeMap;
+
 use engine::config::{
     Classes, GuestConfig, HugepagePolicy, NicConfig, OFFLOADS, PuntConfig, SocketConfig, SocketKind,
     all_offloads,
 };
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use snapshot::Offered;
 
 use super::{ApiConfig, Config};
@@ -100,6 +102,18 @@ pub(crate) struct Guest {
     #[serde(skip_serializing_if = "Option::is_none")]
     mtu: Option<u16>,
     offloads: Offered,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    assign: BTreeMap<Number, usize>,
+}
+
+/// A key that is a number.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Number(u16);
+
+impl Serialize for Number {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
 }
 
 impl File {
@@ -189,6 +203,7 @@ impl Guest {
             mac: guest.mac.map(address),
             mtu: guest.mtu,
             offloads: offered(guest.offloads),
+            assign: guest.assign.iter().map(|(pair, core)| (Number(*pair), *core)).collect(),
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use engine::config::{GuestConfig, NicConfig};
 use serde_json::{Map, Value};
-use snapshot::{Port, PortKind};
+use snapshot::{Port, PortKind, Status};
 
 use super::ConfigError;
 use super::document::{Document, Table};
@@ -17,10 +17,10 @@ pub fn nic(name: &str, keys: &Keys) -> Result<NicConfig, String> {
     read("nic", name, keys, |table| sections::nic(table, &mut Claims::new()))
 }
 
-/// A guest among these `ports`, or what is wrong with a key.
-pub fn guest(name: &str, keys: &Keys, ports: &[Port]) -> Result<GuestConfig, String> {
+/// A guest among the ports and workers that there are `now`, or what is wrong with a key.
+pub fn guest(name: &str, keys: &Keys, now: &Status) -> Result<GuestConfig, String> {
     let (guests, others): (Vec<&Port>, Vec<&Port>) =
-        ports.iter().partition(|port| port.kind == PortKind::Guest);
+        now.ports.iter().partition(|port| port.kind == PortKind::Guest);
     let one_pair = |port: &&&Port| {
         port.kind == PortKind::Tap && port.interface.as_ref().is_some_and(|part| part.queue_pairs == 1)
     };
@@ -28,6 +28,7 @@ pub fn guest(name: &str, keys: &Keys, ports: &[Port]) -> Result<GuestConfig, Str
         ports: others.iter().map(|port| port.name.clone()).collect(),
         taps: others.iter().filter(one_pair).map(|port| port.name.clone()).collect(),
         guests: guests.iter().map(|port| port.name.as_str()).collect(),
+        cores: now.workers.iter().map(|worker| worker.core).collect(),
     };
     read("guest", name, keys, |table| sections::guest(table, &names, &mut Claims::new()))
 }
@@ -42,10 +43,7 @@ fn read<T>(
     if keys.insert("name".to_owned(), name.into()).is_some_and(|other| other != name) {
         return Err(format!("name: the request is about {name}"));
     }
-    // A key without a value is absent in JSON, and cannot be in TOML.
-    let lines = keys.iter().filter(|(_, value)| !value.is_null());
-    let lines = lines.map(|(key, value)| format!("{} = {}\n", toml(&key.as_str().into()), toml(value)));
-    let text = format!("[[{section}]]\n{}", lines.collect::<String>());
+    let text = format!("[[{section}]]\n{}\n", entries(&keys, "\n"));
     let document = Document::new("request", &text);
     let read = || {
         let parsed = document.parse()?;
@@ -63,12 +61,18 @@ fn read<T>(
     }
 }
 
+/// Keys and values as TOML has them. A key without a value is absent in JSON, and cannot be in TOML.
+fn entries(keys: &Keys, separator: &str) -> String {
+    let set = keys.iter().filter(|(_, value)| !value.is_null());
+    let entries = set.map(|(key, value)| format!("{} = {}", toml(&key.as_str().into()), toml(value)));
+    entries.collect::<Vec<_>>().join(separator)
+}
+
 /// A value as TOML has it: JSON's strings, numbers and truth values are such of TOML.
 fn toml(value: &Value) -> String {
     match value {
         Value::Array(elements) => format!("[{}]", elements.iter().map(toml).collect::<Vec<_>>().join(", ")),
-        // No key of a port has one: any table is refused.
-        Value::Object(_) => "{}".to_owned(),
+        Value::Object(keys) => format!("{{ {} }}", entries(keys, ", ")),
         // The one character that JSON's strings may have as it is, and TOML's may not.
         other => other.to_string().replace('\x7f', "\\u007f"),
     }

@@ -1,5 +1,6 @@
 //! The sections of the file, one function each, and what must hold between them.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -16,13 +17,14 @@ const SECTIONS: [&str; 7] = ["api", "eal", "datapath", "nic", "tap", "raw", "gue
 pub(crate) const NIC_KEYS: [&str; 6] = ["name", "device", "queues", "mtu", "promiscuous", "lro"];
 const TAP_KEYS: [&str; 6] = ["name", "interface", "fds", "queues", "user", "group"];
 const RAW_KEYS: [&str; 4] = ["name", "interface", "fds", "queues"];
-pub(crate) const GUEST_KEYS: [&str; 15] = [
+pub(crate) const GUEST_KEYS: [&str; 16] = [
     "name",
     "socket",
     "socket_mode",
     "socket_group",
     "mode",
     "queues",
+    "assign",
     "backend",
     "fallback",
     "fallback_hold",
@@ -67,12 +69,13 @@ impl Claims {
     }
 }
 
-/// The ports there are, to be named as backends.
+/// What a guest can name: ports, to be connected to, and the cores that have a worker.
 pub(super) struct Names<'t> {
     pub ports: Vec<String>,
     /// Those of them that are taps with one queue pair.
     pub taps: Vec<String>,
     pub guests: Vec<&'t str>,
+    pub cores: Vec<usize>,
 }
 
 /// Reads the whole file.
@@ -107,6 +110,7 @@ pub(super) fn read(document: &Document<'_>, cores: &[usize]) -> Result<Config, C
             .map(|port| port.name.clone())
             .collect(),
         guests: tables.iter().filter_map(|t| t.get("name")?.string("").ok()).collect(),
+        cores: cores.clone(),
     };
     let guests = tables.iter().map(|table| guest(table, &names, &mut claims));
     let guests = guests.collect::<Result<Vec<_>, _>>()?;
@@ -296,12 +300,16 @@ pub(super) fn guest(
     };
     let fallback = table.get("fallback").map(|value| fallback(&value, names)).transpose()?;
     let hold = table.get("fallback_hold").map(|value| value.integer(FALLBACK_HOLD)).transpose()?;
+    let queues = queues(table)?;
     Ok(GuestConfig {
         name,
         socket,
         socket_mode: table.get("socket_mode").map(|v| shapes::mode(&v)).transpose()?,
         socket_group: group(table.get("socket_group"))?,
-        queues: queues(table)?,
+        queues,
+        assign: table
+            .get("assign")
+            .map_or(Ok(BTreeMap::new()), |value| assign(&value, queues, &names.cores))?,
         backend,
         fallback,
         punt: punt(table, names, claims)?,
@@ -310,6 +318,24 @@ pub(super) fn guest(
         mtu: mtu(table)?,
         offloads: table.get("offloads").map_or(Ok(all_offloads()), |value| offloads(&value))?,
     })
+}
+
+/// Which of a guest's queue pairs is polled by the worker on which of these cores.
+fn assign(value: &Value<'_>, queues: u16, cores: &[usize]) -> Result<BTreeMap<u16, usize>, ConfigError> {
+    let entries = value.entries("a table of queue pairs and cores, such as { 0 = 1 }")?;
+    let assigned = entries.into_iter().map(|(key, value)| {
+        let pair = (0..queues).find(|pair| pair.to_string() == key);
+        let Some(pair) = pair else {
+            let pairs: Vec<usize> = (0..queues.into()).collect();
+            return Err(value.error(format!("is no queue pair of the guest (allowed: {})", ranges(&pairs))));
+        };
+        let core = usize::from(value.integer(0..=u16::MAX)?);
+        if !cores.contains(&core) {
+            return Err(value.error(format!("core {core} has no worker (allowed: {})", ranges(cores))));
+        }
+        Ok((pair, core))
+    });
+    assigned.collect()
 }
 
 /// Where a guest's exceptions go, and what is one: everything that has a name, if no names are given.

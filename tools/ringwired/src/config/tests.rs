@@ -4,6 +4,7 @@ mod arbitrary;
 mod dump;
 
 use super::*;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use engine::config::{
@@ -63,6 +64,7 @@ punt = "tap2"
 punt_classes = ["arp", "lldp"]
 punt_mac = "02:00:00:00:00:09"
 fallback_hold = 0
+assign = { 0 = 6 }
 
 [[tap]]
 name = "tap0"
@@ -129,6 +131,7 @@ fn a_full_file_is_read() {
             socket_mode: Some(0o660),
             socket_group: Some("libvirt".into()),
             queues: 2,
+            assign: BTreeMap::new(),
             backend: Some("wire0".into()),
             fallback: None,
             punt: None,
@@ -143,6 +146,7 @@ fn a_full_file_is_read() {
             socket_mode: None,
             socket_group: None,
             queues: 1,
+            assign: BTreeMap::new(),
             backend: None,
             fallback: None,
             punt: None,
@@ -157,6 +161,7 @@ fn a_full_file_is_read() {
             socket_mode: None,
             socket_group: None,
             queues: 1,
+            assign: BTreeMap::from([(0, 6)]),
             backend: Some("vm2".into()),
             fallback: Some("raw0".into()),
             punt: Some(PuntConfig {
@@ -204,6 +209,16 @@ fn the_smallest_file_has_a_core() {
     assert_eq!(config.api, ApiConfig::default());
     assert_eq!(config.datapath.cores, [0]);
     assert!(config.datapath.nics.is_empty() && config.datapath.guests.is_empty());
+}
+
+#[test]
+fn queue_pairs_are_assigned_in_a_table_of_any_form() {
+    let forms =
+        ["assign = { 1 = 6, 0 = 1 }", "assign.0 = 1\nassign.\"1\" = 6", "[guest.assign]\n1 = 6\n0 = 0x1"];
+    for form in forms {
+        let config = parse(&FULL.replacen("offloads = [\"csum\", \"host_tso4\"]", form, 1)).unwrap();
+        assert_eq!(config.datapath.guests[0].assign, BTreeMap::from([(0, 1), (1, 6)]), "{form}");
+    }
 }
 
 #[test]
@@ -255,7 +270,7 @@ const ONE_LINE_CHANGES: &[(&str, &str, &str)] = &[
         "queues = 2",
         "\"a b\" = 2",
         "30: guest[0].\"a b\": unknown key (allowed: name, socket, socket_mode, socket_group, mode, \
-         queues, backend, fallback, fallback_hold, offloads, punt, punt_classes, punt_mac, mac, mtu)",
+         queues, assign, backend, fallback, fallback_hold, offloads, punt, punt_classes, punt_mac, mac, mtu)",
     ),
     // Wrong types and shapes of sections.
     ("[eal]", "[[eal]]", "7: eal: expected a section, [eal], found a TOML array"),
@@ -438,6 +453,31 @@ const ONE_LINE_CHANGES: &[(&str, &str, &str)] = &[
         "mode = \"server\"",
         "fallback_hold = 3601",
         "29: guest[0].fallback_hold: expected an integer from 0 to 3600, found the integer 3601",
+    ),
+    (
+        "mode = \"server\"",
+        "assign = { 0 = 6, 2 = 1 }",
+        "29: guest[0].assign.2: is no queue pair of the guest (allowed: 0-1)",
+    ),
+    (
+        "mode = \"server\"",
+        "assign = { 00 = 6 }",
+        "29: guest[0].assign.00: is no queue pair of the guest (allowed: 0-1)",
+    ),
+    (
+        "mode = \"server\"",
+        "assign = { 1 = 2 }",
+        "29: guest[0].assign.1: core 2 has no worker (allowed: 1, 6)",
+    ),
+    (
+        "mode = \"server\"",
+        "assign = { 1 = \"any\" }",
+        "29: guest[0].assign.1: expected an integer from 0 to 65535, found the string \"any\"",
+    ),
+    (
+        "mode = \"server\"",
+        "assign = [1]",
+        "29: guest[0].assign: expected a table of queue pairs and cores, such as { 0 = 1 }, found a TOML array",
     ),
     (
         "queues = 2",

@@ -1,5 +1,6 @@
 //! One change of what runs. Each has an inverse, so that it can be undone.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -60,6 +61,15 @@ pub enum Change {
         from: u64,
         /// Feature bits to be.
         to: u64,
+    },
+    /// Queue pairs of a guest are polled by other workers.
+    Assign {
+        /// Its name.
+        guest: String,
+        /// Cores by number of the pair, as it was.
+        from: BTreeMap<u16, usize>,
+        /// As it is to be.
+        to: BTreeMap<u16, usize>,
     },
     /// Workers without work do something else.
     Idle {
@@ -129,6 +139,7 @@ impl Change {
             Change::Backend { guest, from, to } => Change::Backend { guest, from: to, to: from },
             Change::Fallback { guest, from, to } => Change::Fallback { guest, from: to, to: from },
             Change::Offloads { guest, from, to } => Change::Offloads { guest, from: to, to: from },
+            Change::Assign { guest, from, to } => Change::Assign { guest, from: to, to: from },
             Change::Idle { from, to } => Change::Idle { from: to, to: from },
             Change::AddWorker(core) => Change::RemoveWorker(core),
             Change::RemoveWorker(core) => Change::AddWorker(core),
@@ -148,6 +159,7 @@ impl fmt::Display for Change {
                 write!(f, "give guest {guest} the fallback {}", name(&to.port))
             }
             Change::Offloads { guest, .. } => write!(f, "offer guest {guest} other offloads"),
+            Change::Assign { guest, .. } => write!(f, "assign queue pairs of guest {guest} to other workers"),
             Change::Idle { to, .. } => write!(f, "set idle to {}", to.name()),
             Change::AddWorker(core) => write!(f, "start a worker on core {core}"),
             Change::RemoveWorker(core) => write!(f, "end the worker on core {core}"),

@@ -7,7 +7,7 @@ use crate::config;
 use crate::config::file::{self, File};
 
 /// Keys of a guest that change while it runs. Any other key of any port makes the port anew.
-const LIVE: [&str; 4] = ["backend", "fallback", "fallback_hold", "offloads"];
+const LIVE: [&str; 5] = ["assign", "backend", "fallback", "fallback_hold", "offloads"];
 
 /// The differences between two configurations in canonical order.
 pub struct Differences {

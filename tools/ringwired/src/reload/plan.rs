@@ -4,7 +4,7 @@
 //!    cannot be had, no guest has noticed anything.
 //! 2. What frees names, sockets and interfaces: guests let go of ports that go, the ports go.
 //! 3. The other ports.
-//! 4. Fallbacks, offloads, backends; workers that go.
+//! 4. Fallbacks, offloads, assigned queue pairs, backends; workers that go.
 
 use std::collections::BTreeMap;
 
@@ -39,11 +39,8 @@ pub fn plan(now: &Config, wanted: &Config, differences: &Differences) -> Vec<Cha
     for guest in &wanted.guests {
         plan.set_fallback(&guest.name, fallback(guest));
         let before = now.guests.iter().find(|before| before.name == guest.name);
-        if let Some(before) = before.filter(|before| !differences.goes(&before.name))
-            && before.offloads != guest.offloads
-        {
-            let (from, to) = (before.offloads, guest.offloads);
-            plan.changes.push(Change::Offloads { guest: guest.name.clone(), from, to });
+        if let Some(before) = before.filter(|before| !differences.goes(&before.name)) {
+            plan.change_live(before, guest);
         }
     }
     plan.connect_all(wanted);
@@ -116,6 +113,19 @@ impl Plan {
             if goes(&guest.backend) || punts().any(|punt| Some(&punt.port) == guest.backend.as_ref()) {
                 self.connect(&guest.name, None);
             }
+        }
+    }
+
+    /// What else of a guest changes while it runs.
+    fn change_live(&mut self, before: &GuestConfig, wanted: &GuestConfig) {
+        let guest = || wanted.name.clone();
+        if before.offloads != wanted.offloads {
+            let (from, to) = (before.offloads, wanted.offloads);
+            self.changes.push(Change::Offloads { guest: guest(), from, to });
+        }
+        if before.assign != wanted.assign {
+            let (from, to) = (before.assign.clone(), wanted.assign.clone());
+            self.changes.push(Change::Assign { guest: guest(), from, to });
         }
     }
 

@@ -189,6 +189,33 @@ fn workers_come_before_others_go() {
 }
 
 #[test]
+fn queue_pairs_are_assigned_once_the_worker_is_there_and_before_the_other_goes() {
+    let (said, done) = reload(&[
+        ("cores = [1]", "cores = [2, 3]"),
+        ("\"/vm1\"", "\"/vm1\"\nassign = { 0 = 3 }"),
+        ("\"/vm2\"", "\"/vm2\"\nmtu = 1500\nassign = { 0 = 2 }"),
+    ]);
+    assert_eq!(
+        said,
+        [
+            "worker:1: removed",
+            "worker:2: added",
+            "worker:3: added",
+            "guest vm1: assign none -> { 0 = 3 }",
+            "guest vm2: assign none -> { 0 = 2 }, mtu none -> 1500 (made anew: its frontend must connect again)",
+        ]
+    );
+    assert_eq!(done[..2], ["start a worker on core 2", "start a worker on core 3"]);
+    assert_eq!(
+        done.iter().filter(|change| change.starts_with("assign")).count(),
+        1,
+        "vm2 comes with its own"
+    );
+    assert!(done.contains(&"assign queue pairs of guest vm1 to other workers".to_owned()), "{done:?}");
+    assert_eq!(done.last().unwrap(), "end the worker on core 1");
+}
+
+#[test]
 fn what_needs_a_restart_is_refused_before_anything_changes() {
     let running = running(&[]);
     let text = FILE.replace(

@@ -132,13 +132,13 @@ impl<L: Fn() -> Status + Send + Sync + 'static> Source for MadeUp<L> {
     }
 
     /// Pair 0 of guest vm1 shares a lane with pair 2, and no other is polled.
-    fn assign(&self, guest: &str, pair: u16, core: usize) -> Result<Vec<Pair>, WorkerError> {
+    fn assign(&self, guest: &str, pair: u16, core: Option<usize>) -> Result<Vec<Pair>, WorkerError> {
         let named = |index| Pair { guest: guest.to_owned(), index };
         match (guest, pair, core) {
-            ("vm1", 0 | 2, 1) => Ok(vec![named(0), named(2)]),
-            ("vm1", 1, 1) => Ok(Vec::new()),
-            ("vm1", _, 1) => Err(WorkerError::NoSuchPair { guest: guest.to_owned(), pair, pairs: 3 }),
-            ("vm1", ..) => Err(WorkerError::NoSuchWorker(core)),
+            ("vm1", 0..3, Some(core @ 2..)) => Err(WorkerError::NoSuchWorker(core)),
+            ("vm1", 0 | 2, Some(_)) => Ok(vec![named(0), named(2)]),
+            ("vm1", 0..3, _) => Ok(Vec::new()),
+            ("vm1", ..) => Err(WorkerError::NoSuchPair { guest: guest.to_owned(), pair, pairs: 3 }),
             _ => Err(WorkerError::NoSuchGuest(guest.to_owned())),
         }
     }

@@ -86,6 +86,9 @@ punt = "tap2"
 punt_classes = ["arp", "lldp"]
 punt_mac = "02:00:00:00:00:09"
 offloads = "off"
+
+[guest.assign]
+0 = 6
 "#;
 
 #[test]

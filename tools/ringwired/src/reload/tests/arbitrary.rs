@@ -63,7 +63,7 @@ fn ports(datapath: &mut Datapath, choices: &mut Choices<'_>) {
         let kind = choices.below(5);
         let Some(thing) = choices.take(&mut things[kind % 3]) else { continue };
         match kind {
-            0 | 3 => datapath.guests.push(guest(name, thing, choices)),
+            0 | 3 => datapath.guests.push(guest(name, thing, &datapath.cores, choices)),
             1 | 4 => datapath.sockets.push(SocketConfig {
                 name,
                 kind: if kind == 1 { SocketKind::Tap } else { SocketKind::Raw },
@@ -85,13 +85,16 @@ fn ports(datapath: &mut Datapath, choices: &mut Choices<'_>) {
     }
 }
 
-fn guest(name: String, socket: usize, choices: &mut Choices<'_>) -> GuestConfig {
+fn guest(name: String, socket: usize, cores: &[usize], choices: &mut Choices<'_>) -> GuestConfig {
+    let queues = 1 + choices.below(2) as u16;
+    let assign = (0..queues).filter_map(|pair| Some((pair, choices.take(&mut cores.to_vec())?))).collect();
     GuestConfig {
         name,
         socket: format!("/s{socket}").into(),
         socket_mode: choices.yes().then_some(0o660),
         socket_group: choices.yes().then(|| "kvm".to_owned()),
-        queues: 1 + choices.below(2) as u16,
+        queues,
+        assign,
         backend: None,
         fallback: None,
         fallback_hold: Duration::from_secs(choices.below(3) as u64),
@@ -177,7 +180,9 @@ fn concerns(change: &Change, name: &str) -> bool {
         Change::Backend { guest, from, to } => {
             [Some(guest), from.as_ref(), to.as_ref()].contains(&Some(&name.to_owned()))
         }
-        Change::Fallback { guest, .. } | Change::Offloads { guest, .. } => guest == name,
+        Change::Fallback { guest, .. } | Change::Offloads { guest, .. } | Change::Assign { guest, .. } => {
+            guest == name
+        }
         _ => false,
     }
 }

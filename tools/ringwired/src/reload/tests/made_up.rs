@@ -57,6 +57,13 @@ fn make(config: &mut Config, change: &Change) {
             assert_eq!(guest.offloads, *from);
             guest.offloads = *to;
         }
+        Change::Assign { guest, from, to } => {
+            assert!(to.values().all(|core| config.cores.contains(core)), "{change}: {to:?}");
+            let guest = find(config, guest);
+            assert_eq!(guest.assign, *from);
+            assert!(to.keys().all(|pair| *pair < guest.queues), "{change}: {to:?}");
+            guest.assign = to.clone();
+        }
         Change::Idle { from, to } => {
             assert_eq!(config.idle, *from);
             config.idle = *to;
@@ -67,6 +74,8 @@ fn make(config: &mut Config, change: &Change) {
         }
         Change::RemoveWorker(core) => {
             assert!(config.cores.contains(core) && config.cores.len() > 1);
+            let assigned = |guest: &GuestConfig| guest.assign.values().any(|to| to == core);
+            assert!(!config.guests.iter().any(assigned), "{change}: the assignment would be lost");
             config.cores.retain(|other| other != core);
         }
     }
@@ -106,6 +115,11 @@ fn add(config: &mut Config, port: &PortConfig) {
         PortConfig::Guest(guest) => {
             assert_eq!((&guest.backend, &guest.fallback), (&None, &None), "they come later");
             assert!(config.guests.iter().all(|other| other.socket != guest.socket), "{port}: socket in use");
+            assert!(
+                guest.assign.values().all(|core| config.cores.contains(core)),
+                "{port}: {:?}",
+                guest.assign
+            );
             if let Some(punt) = &guest.punt {
                 assert!(
                     config.sockets.iter().any(|tap| tap.name == punt.port),
