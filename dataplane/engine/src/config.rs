@@ -29,6 +29,66 @@ pub struct Config {
     pub guests: Vec<GuestConfig>,
 }
 
+/// What of the host only one port can have.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Thing {
+    /// A nic's device: its PCI address, or the name of the vdev.
+    Device(String),
+    /// A kernel interface.
+    Interface(String),
+    /// A socket's path.
+    Socket(PathBuf),
+}
+
+impl Thing {
+    /// What makes a nic's device the same one as another.
+    pub fn device(device: &str) -> Thing {
+        let (name, _arguments) = device.split_once(',').unwrap_or((device, ""));
+        // lspci leaves out domain 0000.
+        let domain = if name.matches(':').count() == 1 { "0000:" } else { "" };
+        Thing::Device(format!("{domain}{name}").to_ascii_lowercase())
+    }
+
+    /// The key in a port's section of a configuration file.
+    pub fn key(&self) -> &'static str {
+        match self {
+            Thing::Device(_) => "device",
+            Thing::Interface(_) => "interface",
+            Thing::Socket(_) => "socket",
+        }
+    }
+
+    /// Why there can be only one.
+    pub fn rule(&self) -> &'static str {
+        match self {
+            Thing::Device(_) => "a device is one nic; vdev names are unique (net_pcap0, net_pcap1, ...)",
+            Thing::Interface(_) => "an interface is one port",
+            Thing::Socket(_) => "each socket is listened on once",
+        }
+    }
+}
+
+impl NicConfig {
+    /// What no other port can have.
+    pub fn thing(&self) -> Thing {
+        Thing::device(&self.device)
+    }
+}
+
+impl SocketConfig {
+    /// What no other port can have; of open descriptors only the kernel knows.
+    pub fn thing(&self) -> Option<Thing> {
+        Some(&self.interface).filter(|interface| !interface.is_empty()).cloned().map(Thing::Interface)
+    }
+}
+
+impl GuestConfig {
+    /// What no other port can have.
+    pub fn thing(&self) -> Thing {
+        Thing::Socket(self.socket.clone())
+    }
+}
+
 /// A DPDK ethdev.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NicConfig {

@@ -13,12 +13,18 @@ fn what_cannot_be_is_refused_and_nothing_changes() {
         scene.socket_port("tap", "tap0", "tap0", "");
         scene.guest("vm1", "wire0", 1);
         scene.add("fallback = \"tap0\"\n");
+        scene.socket_port("tap", "tap1", "rw-tap1", "");
+        scene.guest("vm2", "none", 1);
+        scene.add("punt = \"tap1\"\n");
+        scene.socket_port("tap", "tap2", "rw-tap2", "");
+        scene.guest("vm3", "tap2", 1);
     });
     let daemon = &witness.daemon;
     let (core, pairs) = (cores::worker(), PAIRS);
     let allowed = cores::all();
     let path = |name: &str| witness.scene.socket(name).display().to_string();
     let (near, vm9, nowhere) = (path("near"), path("vm9"), "/nowhere/vm9.sock");
+    let api = witness.scene.path("api.sock").display().to_string();
     let core_text = core.to_string();
     let cases: Vec<(Vec<&str>, String)> = vec![
         (vec!["worker", "add", "999"], format!("this process may not run on core 999 (allowed: {allowed})")),
@@ -43,8 +49,17 @@ fn what_cannot_be_is_refused_and_nothing_changes() {
             "there is a port called vm1 already".into(),
         ),
         (
-            vec!["port", "add", "nic", "wire9", "--device", "net_null0"],
-            "nic wire9: device \"net_null0\" is in use".into(),
+            vec!["port", "add", "nic", "wire9", "--device", "net_null0,size=64"],
+            "device: same as that of wire0: a device is one nic; vdev names are unique (net_pcap0, net_pcap1, ...)"
+                .into(),
+        ),
+        (
+            vec!["port", "add", "tap", "tap9", "--interface", "tap0"],
+            "interface: same as that of tap0: an interface is one port".into(),
+        ),
+        (
+            vec!["port", "add", "raw", "raw9", "--interface", "rw-tap2"],
+            "interface: same as that of tap2: an interface is one port".into(),
         ),
         (
             vec!["port", "add", "nic", "wire9", "--device", "net_nosuch0"],
@@ -56,7 +71,19 @@ fn what_cannot_be_is_refused_and_nothing_changes() {
         ),
         (
             vec!["port", "add", "guest", "vm9", "--socket", &near],
-            format!("guest vm9: {near}: in use by another process"),
+            "socket: same as that of near: each socket is listened on once".into(),
+        ),
+        (
+            vec!["port", "add", "guest", "vm9", "--socket", &api],
+            "socket: same as that of the control API: each socket is listened on once".into(),
+        ),
+        (
+            vec!["port", "add", "guest", "vm9", "--socket", &vm9, "--punt", "tap1"],
+            "tap1 is the exception path of vm2".into(),
+        ),
+        (
+            vec!["port", "add", "guest", "vm9", "--socket", &vm9, "--punt", "tap2"],
+            "tap2 is the backend of vm3 already".into(),
         ),
         (
             vec!["port", "add", "guest", "vm9", "--socket", nowhere],
@@ -87,6 +114,15 @@ fn what_cannot_be_is_refused_and_nothing_changes() {
             (Some(1), format!("ringwire: {refused}\n").as_str())
         );
         assert_eq!(shape(), before, "{arguments:?}");
+    }
+    for (port, body) in [
+        ("wire9", r#"{"kind": "nic", "device": "net_null0"}"#),
+        ("raw9", r#"{"kind": "raw", "interface": "tap0"}"#),
+        ("vm9", &format!(r#"{{"kind": "guest", "socket": {near:?}}}"#)),
+        ("vm9", &format!(r#"{{"kind": "guest", "socket": {vm9:?}, "punt": "tap1"}}"#)),
+    ] {
+        let (code, said) = daemon.request("PUT", &format!("/v1/ports/{port}"), body).expect("an answer");
+        assert_eq!(code, 409, "{body}: {said}");
     }
     witness.end(&[]);
 }

@@ -95,6 +95,13 @@ fn a_descriptor_that_was_handed_over_is_dumped_as_its_interface() {
     ringwire(&stage.daemon, &["port", "add", "raw", "port0", "--fd", &number]);
     let text = stage.dump();
     assert!(text.contains("[[raw]]\nname = \"port0\"\ninterface = \"raw0\"\n"), "{text}");
+    // A second port of that interface could be in no file.
+    for more in [["--fd", &number], ["--interface", "raw0"]] {
+        let output = stage.daemon.client(&[&["port", "add", "raw", "port1"][..], &more].concat());
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(said, "ringwire: interface: same as that of port0: an interface is one port\n");
+    }
+    assert_eq!(stage.dump(), text);
     std::fs::write(stage.file(), &text).expect("the file");
     assert_eq!(stage.reload(By::Client), [""; 0]);
 }

@@ -439,6 +439,15 @@ fn what_is_wrong_with_a_nic_or_guest_is_said_by_key() {
 }
 
 #[test]
+fn a_guest_cannot_have_the_socket_of_the_api() {
+    let server = Server::start();
+    let body = "{\"kind\": \"guest\", \"socket\": \"/run//ringwire/api.sock\"}";
+    let (code, answer) = put(&server, "/v1/ports/x", body);
+    let expected = "socket: same as that of the control API: each socket is listened on once";
+    assert_eq!((code, error(&answer).as_str()), (409, expected));
+}
+
+#[test]
 fn a_port_is_removed_if_nobody_needs_it() {
     let server = Server::start();
     let delete = |name: &str| {

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use port::nic::{Nic, NicError, NicOptions};
 use port::punt::{Punt, PuntError};
-use port::socket::{SocketOptions, SocketPair, SocketPort, SocketPortError, Source};
+use port::socket::{SocketOptions, SocketPort, SocketPortError, Source};
 use rustix::io::Errno;
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 use snapshot::Port;
 use vhost_user::{Listener, SocketError};
 
 use super::{Entries, NicPort, Ports, SocketEntry};
-use crate::config::{GuestConfig, NicConfig, SocketConfig};
+use crate::config::{GuestConfig, NicConfig, PuntConfig, SocketConfig, Thing};
 use crate::control::{Arrived, BackendError};
 use crate::guest::{Guest, Route};
 use crate::status;
@@ -28,6 +28,14 @@ pub enum PortError {
     /// Port names are unique.
     #[error("there is a port called {0} already")]
     NameTaken(String),
+    /// What only one port can have is another's.
+    #[error("{}: same as that of {other}: {}", .thing.key(), .thing.rule())]
+    Same {
+        /// What it is.
+        thing: Thing,
+        /// Whose it is.
+        other: String,
+    },
     /// There is no such port.
     #[error("no port is called {0:?}")]
     NoSuchPort(String),
@@ -98,7 +106,7 @@ pub enum PortError {
 impl Ports {
     /// Opens and starts a NIC.
     pub fn add_nic(&self, config: NicConfig) -> Result<(), PortError> {
-        self.check_free(&config.name)?;
+        self.check_free(&config.name, Some(config.thing()))?;
         let (nic, pairs) = Nic::open(&NicOptions {
             name: &config.name,
             device: &config.device,
@@ -124,7 +132,7 @@ impl Ports {
     /// Opens, or creates, the interface of a tap or raw socket; `fds`, if there are any, are open already, and so are the
     /// descriptors that it is configured with.
     pub fn add_socket(&self, config: SocketConfig, fds: Vec<OwnedFd>) -> Result<(), PortError> {
-        self.check_free(&config.name)?;
+        self.check_free(&config.name, config.thing())?;
         let fds = if fds.is_empty() { inherited(&config)? } else { fds };
         let source = if fds.is_empty() { Source::Name(config.interface.clone()) } else { Source::Open(fds) };
         let (socket, pairs) = SocketPort::open(&SocketOptions {
@@ -136,20 +144,24 @@ impl Ports {
             group: config.group,
             mtu: None,
         })?;
+        let entry = SocketEntry { config, socket };
+        // Now it is known which one open descriptors are of.
+        let name = &entry.config.name;
+        self.check_free(name, entry.by_name().thing())?;
         tracing::info!(
-            port = config.name,
-            kind = socket.kind.name(),
-            interface = socket.status().interface,
+            port = name,
+            kind = entry.socket.kind.name(),
+            interface = entry.socket.status().interface,
             "interface opened"
         );
-        self.control().add_socket(&config.name, pairs);
-        push(&self.sockets, Arc::new(SocketEntry { config, socket }));
+        self.control().add_socket(name, pairs);
+        push(&self.sockets, Arc::new(entry));
         Ok(())
     }
 
     /// Listens for a guest's frontend, which nobody serves yet. The guest has no backend yet.
     pub fn add_guest(&self, config: GuestConfig) -> Result<(Arc<Guest>, Listener), PortError> {
-        self.check_free(&config.name)?;
+        self.check_free(&config.name, Some(config.thing()))?;
         let listener = Listener::bind(&config.socket, config.socket_mode, config.socket_group.as_deref())
             .map_err(|source| PortError::Socket { guest: config.name.clone(), source })?;
         let guest = Arc::new(Guest::new(config));
@@ -158,8 +170,8 @@ impl Ports {
         Ok((guest, listener))
     }
 
-    /// Connects a guest to its workers, exception path and backend as it was configured. `arrived`: what becomes of packets that
-    /// the backend has received before.
+    /// Connects a guest to its workers, exception path and backend as it was configured. `arrived`: what becomes of
+    /// packets that the backend has received before.
     pub fn connect_as_configured(&self, guest: &Guest, arrived: Arrived) -> Result<(), PortError> {
         let config = &guest.config;
         let name = &config.name;
@@ -167,9 +179,7 @@ impl Ports {
             return Err(BackendError::NoSuchPort(fallback.clone()).into());
         }
         if let Some(punt) = &config.punt {
-            let make = |pair: &SocketPair| Punt::new(punt.classes, pair.counters.clone());
-            let made = self.control().add_punt(name, &punt.port, make);
-            made.map_err(|cause| PortError::Punt { guest: name.clone(), cause })?;
+            self.add_punt(name, punt)?;
         }
         self.control().assign_all(name, &config.assign)?;
         match config.backend.as_deref() {
@@ -228,8 +238,44 @@ impl Ports {
         }
     }
 
-    fn check_free(&self, name: &str) -> Result<(), PortError> {
-        if self.is_port(name) { Err(PortError::NameTaken(name.to_owned())) } else { Ok(()) }
+    /// Whether a port can have this name and thing.
+    fn check_free(&self, name: &str, thing: Option<Thing>) -> Result<(), PortError> {
+        if self.is_port(name) {
+            return Err(PortError::NameTaken(name.to_owned()));
+        }
+        let Some(thing) = thing else { return Ok(()) };
+        match self.things().into_iter().find(|(_, its)| its.as_ref() == Some(&thing)) {
+            Some((other, _)) => Err(PortError::Same { thing, other }),
+            None => Ok(()),
+        }
+    }
+
+    /// All ports by name, and what no other port can have.
+    fn things(&self) -> Vec<(String, Option<Thing>)> {
+        let nics = self.nics().into_iter().map(|nic| (nic.config.name.clone(), Some(nic.config.thing())));
+        let sockets = self.sockets().into_iter();
+        let sockets = sockets.map(|entry| (entry.config.name.clone(), entry.by_name().thing()));
+        let guests = self.guests().into_iter();
+        let guests = guests.map(|guest| (guest.config.name.clone(), Some(guest.config.thing())));
+        nics.chain(sockets).chain(guests).collect()
+    }
+
+    /// Makes a tap a guest's exception path, if it is nobody's backend, also none that a fallback stands in for.
+    fn add_punt(&self, guest: &str, PuntConfig { port, classes }: &PuntConfig) -> Result<(), PortError> {
+        let returns = self.guests().into_iter().find(|other| other.route().wanted.as_ref() == Some(port));
+        let returns = returns.map(|other| other.config.name.clone());
+        let mut control = self.control();
+        if let Some(other) = control.punt_of(port) {
+            return Err(BackendError::Punt { port: port.clone(), guest: other.to_owned() }.into());
+        }
+        if let Some(guest) = control.user(port).map(str::to_owned).or(returns) {
+            return Err(BackendError::Taken { port: port.clone(), guest }.into());
+        }
+        if self.socket(port).is_none() {
+            return Err(BackendError::NoSuchPort(port.clone()).into());
+        }
+        let made = control.add_punt(guest, port, |pair| Punt::new(*classes, pair.counters.clone()));
+        made.map_err(|cause| PortError::Punt { guest: guest.to_owned(), cause })
     }
 
     fn is_port(&self, name: &str) -> bool {

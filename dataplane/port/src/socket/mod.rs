@@ -220,8 +220,8 @@ fn check_name(name: &str) -> Result<(), SocketFault> {
         "" => wrong("it is empty"),
         "." | ".." => wrong("it is a directory's"),
         _ if name.len() >= nix::libc::IFNAMSIZ => wrong("it is longer than 15 bytes"),
-        _ if name.contains(|c: char| c.is_whitespace() || "/:%\0".contains(c)) => {
-            wrong("it has a blank or one of / : % in it")
+        _ if name.contains(|c: char| c.is_whitespace() || c.is_control() || "/:%".contains(c)) => {
+            wrong("it has a blank, a control character or one of / : % in it")
         }
         _ => Ok(()),
     }

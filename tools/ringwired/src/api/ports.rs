@@ -64,6 +64,10 @@ pub async fn add_port(
             wanted.remove("kind");
             let now = api.status().await?;
             let config = request::guest(&name, &wanted, &now).map_err(unprocessable)?;
+            if config.socket == api.operator.reloader.api_socket() {
+                let other = "the control API".to_owned();
+                return Err(refuse_port(PortError::Same { thing: config.thing(), other }));
+            }
             api.change(move |source| source.add_guest(config)).await?.map_err(refuse_port)?;
         }
         PortKind::Tap | PortKind::Raw => {
@@ -115,7 +119,7 @@ pub async fn remove_port(
 
 fn refuse_port(error: PortError) -> Refusal {
     let code = match error {
-        PortError::NameTaken(_) | PortError::InUse { .. } => StatusCode::CONFLICT,
+        PortError::NameTaken(_) | PortError::Same { .. } | PortError::InUse { .. } => StatusCode::CONFLICT,
         PortError::NoSuchPort(_) => StatusCode::NOT_FOUND,
         PortError::Backend(ref error) => guests::code(error),
         _ => StatusCode::UNPROCESSABLE_ENTITY,

@@ -1,12 +1,11 @@
 //! The sections of the file, one function each, and what must hold between them.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use engine::config::{
     Classes, GuestConfig, HugepagePolicy, Idle, NicConfig, OFFLOADS, PuntConfig, SocketConfig, SocketKind,
-    all_offloads,
+    Thing, all_offloads,
 };
 
 use super::document::{Document, Table, Value, suggest};
@@ -50,9 +49,7 @@ const INTERFACE_MAX: usize = 15;
 /// What is unique over the whole file.
 pub(super) struct Claims {
     names: Unique<String>,
-    sockets: Unique<PathBuf>,
-    devices: Unique<String>,
-    interfaces: Unique<String>,
+    things: Unique<Thing>,
     backends: Unique<String>,
 }
 
@@ -60,11 +57,9 @@ impl Claims {
     /// Nothing is taken yet.
     pub fn new() -> Claims {
         Claims {
-            names: Unique::new("port names are unique"),
-            sockets: Unique::new("each socket is listened on once"),
-            devices: Unique::new("a device is one nic; vdev names are unique (net_pcap0, net_pcap1, ...)"),
-            interfaces: Unique::new("an interface is one port"),
-            backends: Unique::new("a port is the backend of one guest"),
+            names: Unique::new(|_| "port names are unique"),
+            things: Unique::new(Thing::rule),
+            backends: Unique::new(|_| "a port is the backend of one guest"),
         }
     }
 }
@@ -127,7 +122,7 @@ fn api(root: &Table<'_>, claims: &mut Claims) -> Result<ApiConfig, ConfigError> 
     table.only(&["socket", "mode", "owner", "group"])?;
     if let Some(value) = table.get("socket") {
         api.socket = shapes::socket(&value)?;
-        claims.sockets.take(api.socket.clone(), &value)?;
+        claims.things.take(Thing::Socket(api.socket.clone()), &value)?;
     }
     if let Some(value) = table.get("mode") {
         api.mode = shapes::mode(&value)?;
@@ -182,7 +177,7 @@ fn datapath(root: &Table<'_>, allowed: &[usize]) -> Result<(Vec<usize>, Idle), C
     if elements.is_empty() {
         return Err(value.error(format!("is empty ({what})")));
     }
-    let mut unique = Unique::new("each core gets one worker");
+    let mut unique = Unique::new(|_| "each core gets one worker");
     let mut cores = Vec::with_capacity(elements.len());
     for element in &elements {
         let core = usize::from(element.integer(0..=u16::MAX)?);
@@ -209,8 +204,8 @@ pub(super) fn nic(table: &Table<'_>, claims: &mut Claims) -> Result<NicConfig, C
     table.only(&NIC_KEYS)?;
     let name = port_name(table, claims)?;
     let value = table.require("device", "a PCI address or vdev devargs")?;
-    let (device, identity) = shapes::device(&value)?;
-    claims.devices.take(identity, &value)?;
+    let device = shapes::device(&value)?;
+    claims.things.take(Thing::device(&device), &value)?;
     Ok(NicConfig {
         name,
         device,
@@ -262,7 +257,7 @@ fn interface(value: &Value<'_>, claims: &mut Claims) -> Result<String, ConfigErr
     if name.len() > INTERFACE_MAX || name.contains(bad) || name == "." || name == ".." {
         return Err(value.error(format!("expected {rule} other than / and spaces, found {name:?}")));
     }
-    claims.interfaces.take(name.to_owned(), value)?;
+    claims.things.take(Thing::Interface(name.to_owned()), value)?;
     Ok(name.to_owned())
 }
 
@@ -286,7 +281,7 @@ pub(super) fn guest(
     let name = port_name(table, claims)?;
     let value = table.require("socket", "the vhost-user socket's path")?;
     let socket = shapes::socket(&value)?;
-    claims.sockets.take(socket.clone(), &value)?;
+    claims.things.take(Thing::Socket(socket.clone()), &value)?;
     if let Some(value) = table.get("mode") {
         let supported = value.word(&[("server", true), ("client", false)])?;
         if !supported {

@@ -17,20 +17,20 @@ const NAME_MAX: usize = 64;
 
 /// Things that must be unique, and where each was first seen.
 pub(super) struct Unique<K> {
-    rule: &'static str,
+    rule: fn(&K) -> &'static str,
     seen: HashMap<K, (String, usize)>,
 }
 
 impl<K: Eq + Hash> Unique<K> {
     /// `rule` says in the error why there can be only one.
-    pub fn new(rule: &'static str) -> Self {
+    pub fn new(rule: fn(&K) -> &'static str) -> Self {
         Unique { rule, seen: HashMap::new() }
     }
 
     /// Notes that `value` takes `key`, or says who has it already.
     pub fn take(&mut self, key: K, value: &Value<'_>) -> Result<(), ConfigError> {
         if let Some((path, line)) = self.seen.get(&key) {
-            return Err(value.error(format!("same as {path} on line {line}: {}", self.rule)));
+            return Err(value.error(format!("same as {path} on line {line}: {}", (self.rule)(&key))));
         }
         self.seen.insert(key, (value.path().to_owned(), value.line()));
         Ok(())
@@ -136,8 +136,8 @@ pub(super) fn id(value: &Value<'_>, what: &str, find: fn(&str) -> Option<u32>) -
     number.ok_or_else(|| value.error(format!("no {what} is called {name:?}")))
 }
 
-/// A NIC, and what makes it the same device as another one: its PCI address, or the name of the vdev.
-pub(super) fn device(value: &Value<'_>) -> Result<(String, String), ConfigError> {
+/// A NIC's device.
+pub(super) fn device(value: &Value<'_>) -> Result<String, ConfigError> {
     let device = value.string("a PCI address or vdev devargs")?;
     let (bus_name, _arguments) = device.split_once(',').unwrap_or((device, ""));
     if bus_name.is_empty() || bus_name.contains(char::is_whitespace) {
@@ -146,10 +146,5 @@ pub(super) fn device(value: &Value<'_>) -> Result<(String, String), ConfigError>
              as \"net_af_packet0,iface=eth1\")"
         )));
     }
-    // lspci leaves out domain 0000.
-    let identity = match bus_name.matches(':').count() {
-        1 => format!("0000:{bus_name}"),
-        _ => bus_name.to_owned(),
-    };
-    Ok((device.to_owned(), identity.to_ascii_lowercase()))
+    Ok(device.to_owned())
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use engine::config::{GuestConfig, Idle, NicConfig, SocketConfig, SocketKind};
+use engine::config::{GuestConfig, Idle, NicConfig, SocketConfig, SocketKind, Thing};
 
 use crate::config::file;
 
@@ -101,6 +101,15 @@ impl PortConfig {
             PortConfig::Socket(SocketConfig { kind: SocketKind::Raw, .. }) => "raw",
             PortConfig::Socket(_) => "tap",
             PortConfig::Guest(_) => "guest",
+        }
+    }
+
+    /// What no other port can have.
+    pub fn thing(&self) -> Option<Thing> {
+        match self {
+            PortConfig::Nic(nic) => Some(nic.thing()),
+            PortConfig::Socket(socket) => socket.thing(),
+            PortConfig::Guest(guest) => Some(guest.thing()),
         }
     }
 

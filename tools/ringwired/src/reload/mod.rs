@@ -14,7 +14,7 @@ mod plan;
 #[cfg(test)]
 mod tests;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock, TryLockError};
 
 use sd_notify::NotifyState;
@@ -94,6 +94,11 @@ impl Reloader {
             Err(TryLockError::WouldBlock) => return None,
         };
         Some(change())
+    }
+
+    /// Where the control API is.
+    pub fn api_socket(&self) -> &Path {
+        &self.api.socket
     }
 
     /// The file that would bring back what runs now.

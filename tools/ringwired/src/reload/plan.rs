@@ -64,13 +64,11 @@ fn is_guest(port: &PortConfig) -> bool {
 
 /// Whether there cannot be both at a time, as far as we can tell: what a nic's driver opens, it alone knows.
 fn clash(one: &PortConfig, other: &PortConfig) -> bool {
-    use PortConfig::{Guest, Nic, Socket};
+    use PortConfig::{Nic, Socket};
     one.name() == other.name()
         || match (one, other) {
             (Nic(_), Nic(_) | Socket(_)) | (Socket(_), Nic(_)) => true,
-            (Socket(one), Socket(other)) => one.interface == other.interface,
-            (Guest(one), Guest(other)) => one.socket == other.socket,
-            _ => false,
+            _ => one.thing().is_some_and(|thing| Some(thing) == other.thing()),
         }
 }
 

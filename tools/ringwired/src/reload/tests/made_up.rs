@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-use engine::config::{Config, GuestConfig};
+use engine::config::{Config, GuestConfig, SocketConfig};
 
 use crate::reload::{Change, Fallback, PortConfig, Running};
 
@@ -102,19 +102,20 @@ fn user<'c>(config: &'c Config, port: &str) -> Option<&'c str> {
 
 fn add(config: &mut Config, port: &PortConfig) {
     assert!(!names(config).contains(&port.name()), "{port} is there already");
+    let nics = config.nics.iter().map(|nic| Some(nic.thing()));
+    let sockets = config.sockets.iter().map(SocketConfig::thing);
+    let guests = config.guests.iter().map(|guest| Some(guest.thing()));
+    let mut things = nics.chain(sockets).chain(guests).flatten();
+    assert!(things.all(|thing| Some(thing) != port.thing()), "{port}: {:?} is in use", port.thing());
     match port {
         PortConfig::Nic(nic) => {
-            assert!(config.nics.iter().all(|other| other.device != nic.device), "{port}: device in use");
             config.nics.push(nic.clone());
         }
         PortConfig::Socket(socket) => {
-            let same = |other: &str| other == socket.interface;
-            assert!(!config.sockets.iter().any(|other| same(&other.interface)), "{port}: interface in use");
             config.sockets.push(socket.clone());
         }
         PortConfig::Guest(guest) => {
             assert_eq!((&guest.backend, &guest.fallback), (&None, &None), "they come later");
-            assert!(config.guests.iter().all(|other| other.socket != guest.socket), "{port}: socket in use");
             assert!(
                 guest.assign.values().all(|core| config.cores.contains(core)),
                 "{port}: {:?}",
