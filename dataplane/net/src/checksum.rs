@@ -188,7 +188,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
+        #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..Default::default() })]
 
         #[test]
         fn is_the_reference(bytes in proptest::collection::vec(any::<u8>(), 0..5000), from in 0usize..64) {

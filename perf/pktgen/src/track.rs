@@ -260,6 +260,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
+
         /// Against a set of the numbers seen, near the wrap as elsewhere.
         #[test]
         fn counts_are_those_of_a_set(numbers in proptest::collection::vec(0u32..60, 1..200)) {

@@ -42,6 +42,8 @@ fn each_size_is_in_its_class() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
+
     /// Lengths that are no multiple of each other's bits, and bursts that come to what one of equal frames would.
     #[test]
     fn bursts_of_any_frames_are_counted(

@@ -69,7 +69,7 @@ fn is_shift_by_x(one: &Instruction) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 4000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Random programs on random frames do what the kernel does with them, and those it refuses are refused.
     #[test]

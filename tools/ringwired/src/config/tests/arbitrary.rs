@@ -20,6 +20,8 @@ fn check_arbitrary(text: &str) -> Result<(), TestCaseError> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
+
     #[test]
     fn arbitrary_text_is_answered_in_one_line(text in any::<String>()) {
         check_arbitrary(&text)?;

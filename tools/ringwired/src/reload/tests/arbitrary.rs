@@ -208,6 +208,8 @@ fn needs(config: &Config, guest: &GuestConfig) -> Vec<Option<toml::Table>> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
+
     #[test]
     fn a_dump_is_read_as_what_it_was_written_of(config in any_config()) {
         let read = Config::parse("dump", &text(&config), &CORES).unwrap();
