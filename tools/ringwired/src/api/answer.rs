@@ -1,8 +1,9 @@
 //! Answers, and what is wanted of a request.
 
 use axum::body::Bytes;
-use axum::extract::Path;
-use axum::extract::rejection::{BytesRejection, PathRejection};
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{FromRequestParts, Path};
+use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::de::DeserializeOwned;
@@ -28,18 +29,23 @@ pub fn json(body: &impl serde::Serialize) -> Response {
     }
 }
 
-/// Whose, and what is wanted of it: a body of this `shape`.
-pub fn wanted<T: DeserializeOwned>(
-    name: Result<Path<String>, PathRejection>,
-    body: Result<Bytes, BytesRejection>,
-    shape: &str,
-) -> Result<(String, T), Refusal> {
-    let Path(name) = name.map_err(|error| Refusal(error.status(), error.body_text()))?;
-    Ok((name, content(body, shape)?))
+/// What a path names.
+pub struct Named<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Named<T> {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Named<T>, Refusal> {
+        let path = Path::from_request_parts(parts, state).await;
+        path.map(|Path(named)| Named(named)).map_err(|error| Refusal(error.status(), error.body_text()))
+    }
 }
 
+/// A request's body, or why there is none.
+pub type Body = Result<Bytes, BytesRejection>;
+
 /// What is wanted: a body of this `shape`.
-pub fn content<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>, shape: &str) -> Result<T, Refusal> {
+pub fn content<T: DeserializeOwned>(body: Body, shape: &str) -> Result<T, Refusal> {
     let body = body.map_err(|error| Refusal(error.status(), error.body_text()))?;
     serde_json::from_slice(&body)
         .map_err(|error| Refusal(StatusCode::BAD_REQUEST, format!("the body is not {shape}: {error}")))

@@ -2,14 +2,12 @@
 
 use std::time::Duration;
 
-use axum::body::Bytes;
 use axum::extract::State;
-use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use snapshot::{Reload, Reloaded};
 
-use super::answer::{Refusal, content, json};
+use super::answer::{Body, Refusal, content, json};
 use super::{Api, CONNECTION_TIME};
 use crate::reload::ReloadError;
 
@@ -31,10 +29,7 @@ pub async fn show(State(api): State<Api>, headers: HeaderMap) -> Result<Response
 }
 
 /// What has changed. Who does not wait for the end finds it in the log.
-pub async fn reload(
-    State(api): State<Api>,
-    body: Result<Bytes, BytesRejection>,
-) -> Result<Response, Refusal> {
+pub async fn reload(State(api): State<Api>, body: Body) -> Result<Response, Refusal> {
     let Reload { dry_run } = content(body, "{\"dry_run\": true|false}")?;
     let operator = api.operator.clone();
     let reload = tokio::task::spawn_blocking(move || operator.reloader.reload(dry_run));

@@ -2,9 +2,7 @@
 
 use std::str::FromStr;
 
-use axum::body::Bytes;
 use axum::extract::State;
-use axum::extract::rejection::BytesRejection;
 use axum::http::StatusCode;
 use axum::response::Response;
 use snapshot::Log;
@@ -14,7 +12,7 @@ use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::reload::{Handle, Layer};
 
 use super::Api;
-use super::answer::{Refusal, content, json};
+use super::answer::{Body, Refusal, content, json};
 
 /// The filter in force, which can be replaced.
 pub struct LogFilter(Handle<EnvFilter, Registry>);
@@ -57,7 +55,7 @@ pub async fn show(State(api): State<Api>) -> Result<Response, Refusal> {
 }
 
 /// The filter in force from now on.
-pub async fn set(State(api): State<Api>, body: Result<Bytes, BytesRejection>) -> Result<Response, Refusal> {
+pub async fn set(State(api): State<Api>, body: Body) -> Result<Response, Refusal> {
     let Log { level } = content(body, "{\"level\": \"LEVEL\"}, with a level or TARGET=LEVEL,...")?;
     api.operator.log.set(&level).map_err(|text| Refusal(StatusCode::UNPROCESSABLE_ENTITY, text))?;
     tracing::info!("log: {level}");

@@ -1,9 +1,7 @@
 //! `/v1/ports`: what there is, added, removed.
 
 use axum::Extension;
-use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, PathRejection};
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use engine::PortError;
@@ -12,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use snapshot::{NewPort, PortKind};
 
-use super::answer::{Refusal, json, wanted};
+use super::answer::{Body, Named, Refusal, content, json};
 use super::{Api, guests};
 use crate::config::request::{self, Keys};
 use crate::config::shapes;
@@ -22,11 +20,7 @@ pub async fn ports(State(api): State<Api>) -> Result<Response, Refusal> {
     Ok(json(&api.status().await?.ports))
 }
 
-pub async fn port(
-    State(api): State<Api>,
-    name: Result<Path<String>, PathRejection>,
-) -> Result<Response, Refusal> {
-    let Path(name) = name.map_err(|error| Refusal(error.status(), error.body_text()))?;
+pub async fn port(State(api): State<Api>, Named(name): Named<String>) -> Result<Response, Refusal> {
     let ports = api.status().await?.ports;
     match ports.iter().find(|port| port.name == name) {
         Some(port) => Ok(json(port)),
@@ -42,11 +36,11 @@ pub async fn port(
 pub async fn add_port(
     State(api): State<Api>,
     Extension(descriptors): Extension<Descriptors>,
-    name: Result<Path<String>, PathRejection>,
-    body: Result<Bytes, BytesRejection>,
+    Named(name): Named<String>,
+    body: Body,
 ) -> Result<Response, Refusal> {
     let shape = "{\"kind\": \"nic\"|\"guest\"|\"tap\"|\"raw\", ...}";
-    let (name, mut wanted): (_, Keys) = wanted(name, body, shape)?;
+    let mut wanted: Keys = content(body, shape)?;
     shapes::check_name(&name).map_err(unprocessable)?;
     let kind: PortKind = part(wanted.get("kind").cloned().unwrap_or_default(), shape)?;
     let fds = descriptors.take();
@@ -76,7 +70,7 @@ pub async fn add_port(
             api.change(move |source| source.add_socket(config, fds)).await?.map_err(refuse_port)?;
         }
     }
-    let answer = port(State(api), Ok(Path(name))).await?;
+    let answer = port(State(api), Named(name)).await?;
     Ok((StatusCode::CREATED, answer).into_response())
 }
 
@@ -109,11 +103,7 @@ fn socket_config(name: String, wanted: NewPort, fds: usize) -> Result<SocketConf
 }
 
 /// The port, as it was at the end.
-pub async fn remove_port(
-    State(api): State<Api>,
-    name: Result<Path<String>, PathRejection>,
-) -> Result<Response, Refusal> {
-    let Path(name) = name.map_err(|error| Refusal(error.status(), error.body_text()))?;
+pub async fn remove_port(State(api): State<Api>, Named(name): Named<String>) -> Result<Response, Refusal> {
     Ok(json(&api.change(move |source| source.remove_port(&name)).await?.map_err(refuse_port)?))
 }
 

@@ -1,44 +1,33 @@
 //! `/v1/workers`: which cores have one, which queue pairs are assigned to it; `/v1/idle`: what they do without work.
 
-use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, PathRejection};
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use engine::WorkerError;
 use snapshot::{Assign, Assigned, IdleMode, Worker};
 
 use super::Api;
-use super::answer::{Refusal, content, json};
+use super::answer::{Body, Named, Refusal, content, json};
 
 /// As in the status.
 pub async fn workers(State(api): State<Api>) -> Result<Response, Refusal> {
     Ok(json(&api.status().await?.workers))
 }
 
-pub async fn worker(
-    State(api): State<Api>,
-    core: Result<Path<String>, PathRejection>,
-) -> Result<Response, Refusal> {
-    Ok(json(&find(&api, number(core, "core")?).await?))
+pub async fn worker(State(api): State<Api>, Named(core): Named<String>) -> Result<Response, Refusal> {
+    Ok(json(&find(&api, parse(&core, "core")?).await?))
 }
 
 /// The worker, as it is then.
-pub async fn add(
-    State(api): State<Api>,
-    core: Result<Path<String>, PathRejection>,
-) -> Result<Response, Refusal> {
-    let core = number(core, "core")?;
+pub async fn add(State(api): State<Api>, Named(core): Named<String>) -> Result<Response, Refusal> {
+    let core = parse(&core, "core")?;
     api.change(move |source| source.add_worker(core)).await?.map_err(refuse)?;
     Ok((StatusCode::CREATED, json(&find(&api, core).await?)).into_response())
 }
 
 /// The worker, as it was.
-pub async fn remove(
-    State(api): State<Api>,
-    core: Result<Path<String>, PathRejection>,
-) -> Result<Response, Refusal> {
-    let core = number(core, "core")?;
+pub async fn remove(State(api): State<Api>, Named(core): Named<String>) -> Result<Response, Refusal> {
+    let core = parse(&core, "core")?;
     let worker = find(&api, core).await?;
     api.change(move |source| source.remove_worker(core)).await?.map_err(refuse)?;
     Ok(json(&worker))
@@ -47,8 +36,8 @@ pub async fn remove(
 /// What moved.
 pub async fn assign(
     State(api): State<Api>,
-    path: Result<Path<(String, String)>, PathRejection>,
-    body: Result<Bytes, BytesRejection>,
+    Named(path): Named<(String, String)>,
+    body: Body,
 ) -> Result<Response, Refusal> {
     let pair = pair(path)?;
     let Assign { core } = content(body, "{\"core\": N}")?;
@@ -58,7 +47,7 @@ pub async fn assign(
 /// What moved, to where another one of its lane is assigned.
 pub async fn unassign(
     State(api): State<Api>,
-    path: Result<Path<(String, String)>, PathRejection>,
+    Named(path): Named<(String, String)>,
 ) -> Result<Response, Refusal> {
     assigned(api, pair(path)?, None).await
 }
@@ -73,10 +62,7 @@ pub async fn idle(State(api): State<Api>) -> Result<Response, Refusal> {
 }
 
 /// The mode, as it is then.
-pub async fn set_idle(
-    State(api): State<Api>,
-    body: Result<Bytes, BytesRejection>,
-) -> Result<Response, Refusal> {
+pub async fn set_idle(State(api): State<Api>, body: Body) -> Result<Response, Refusal> {
     let shape = "{\"idle\": \"poll\"|\"adaptive\"}";
     let IdleMode { idle } = content(body, shape)?;
     let set = api.change(move |source| source.set_idle(idle)).await?;
@@ -93,15 +79,8 @@ async fn find(api: &Api, core: usize) -> Result<Worker, Refusal> {
 }
 
 /// The guest and the number of its queue pair in a path.
-fn pair(path: Result<Path<(String, String)>, PathRejection>) -> Result<(String, u16), Refusal> {
-    let Path((guest, pair)) = path.map_err(|error| Refusal(error.status(), error.body_text()))?;
+fn pair((guest, pair): (String, String)) -> Result<(String, u16), Refusal> {
     Ok((guest, parse(&pair, "queue pair")?))
-}
-
-/// The one element of a path that is a number.
-fn number(path: Result<Path<String>, PathRejection>, what: &str) -> Result<usize, Refusal> {
-    let Path(text) = path.map_err(|error| Refusal(error.status(), error.body_text()))?;
-    parse(&text, what)
 }
 
 fn parse<T: std::str::FromStr>(text: &str, what: &str) -> Result<T, Refusal> {
