@@ -8,34 +8,7 @@ use std::path::Path;
 mod common;
 
 const CONFIG: [&str; 4] = [
-    r#"[api]
-socket = "/run/ringwire/api.sock"
-mode = "0600"
-group = "kvm"
-[eal]
-args = ["--no-pci"]
-hugepages = "require"
-[datapath]
-cores = [1, 6]
-idle = "poll"
-[[nic]]
-name = "wire0"
-device = "0000:03:00.0"
-queues = 4
-mtu = 9000
-promiscuous = false
-lro = true
-[[guest]]
-name = "vm1"
-socket = "/run/ringwire/vm1.sock"
-mode = "server"
-queues = 2
-backend = "wire0"
-socket_mode = "0660"
-socket_group = "libvirt"
-mac = "52:54:00:12:34:Ff"
-mtu = 1500
-"#,
+    include_str!("../../tools/ringwired/src/config/tests/full.toml"),
     "datapath = { cores = [0x1] }\nnic = [{ name = 'a', device = 'net_null0' }]\n",
     "[datapath]\ncores = []\n",
     "[[tap]]\nname = \"t\"\n",

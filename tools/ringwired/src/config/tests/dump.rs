@@ -1,8 +1,8 @@
 //! What is read, as a file again.
 
-use super::file::File;
 use super::{CORES, FULL, parse};
 use crate::config::Config;
+use crate::config::file::File;
 
 const DUMPED: &str = r#"[api]
 socket = "/run/ringwire/api.sock"
