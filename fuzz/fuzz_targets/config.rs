@@ -54,14 +54,18 @@ fn check_config(config: &Config) {
     assert!(!datapath.cores.is_empty() && datapath.cores.iter().all(|core| CORES.contains(core)));
     assert!(config.api.mode <= 0o777);
     let mut names: Vec<&str> = datapath.nics.iter().map(|nic| &nic.name[..]).collect();
+    names.extend(datapath.sockets.iter().map(|port| &port.name[..]));
+    let others = names.clone();
     names.extend(datapath.guests.iter().map(|guest| &guest.name[..]));
     assert!(names.iter().all(|name| (1..=64).contains(&name.len())));
     names.sort_unstable();
     assert!(names.windows(2).all(|pair| pair[0] != pair[1]), "{names:?}");
     for guest in &datapath.guests {
         assert!((1..=128).contains(&guest.queues));
-        assert!(guest.assign.iter().all(|(pair, core)| *pair < guest.queues && datapath.cores.contains(core)));
-        let nic = |name: &String| datapath.nics.iter().any(|nic| nic.name == *name);
-        assert!(guest.backend.as_ref().is_none_or(nic), "{guest:?}");
+        assert!(
+            guest.assign.iter().all(|(pair, core)| *pair < guest.queues && datapath.cores.contains(core))
+        );
+        assert!(guest.backend.as_ref().is_none_or(|port| names.contains(&&port[..])), "{guest:?}");
+        assert!(guest.fallback.as_ref().is_none_or(|port| others.contains(&&port[..])), "{guest:?}");
     }
 }
