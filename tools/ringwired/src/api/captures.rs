@@ -15,8 +15,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use axum::Extension;
 use axum::body::{Body, Bytes};
-use axum::extract::rejection::{BytesRejection, PathRejection};
-use axum::extract::{Path, State};
+use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use engine::{CaptureError, Capturing, Direction, Instruction, Program, Wanted};
@@ -25,7 +25,7 @@ use snapshot::{NewCapture, Way};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::Api;
-use super::answer::{Refusal, content};
+use super::answer::{Named, Refusal, content};
 use super::server::{CONNECTION_TIME, Lasting, Lasts};
 use crate::pcapng::{Blocks, Statistics};
 
@@ -96,11 +96,7 @@ pub async fn start(
 }
 
 /// Ends one, as if its time were over.
-pub async fn end(
-    State(api): State<Api>,
-    number: Result<Path<u64>, PathRejection>,
-) -> Result<StatusCode, Refusal> {
-    let Path(number) = number.map_err(|error| Refusal(error.status(), error.body_text()))?;
+pub async fn end(State(api): State<Api>, Named(number): Named<u64>) -> Result<StatusCode, Refusal> {
     match api.captures.running().get(&number) {
         Some(stop) => {
             stop.store(true, Ordering::Relaxed);
