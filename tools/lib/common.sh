@@ -147,12 +147,16 @@ tick_every() {
     RW_SCHEMATHESIS=4.32.5
 }
 
-have_package() { [[ $(dpkg-query -W -f '${db:Status-Abbrev}' "$1" 2>/dev/null) == ii* ]]; }
+# installed_packages NAME...: those of them that are. dpkg reads its whole database each time it is asked.
+installed_packages() {
+    # An error status if it does not know one.
+    { dpkg-query -W -f '${db:Status-Abbrev} ${Package}\n' "$@" 2>/dev/null || true; } | sed -n 's/^ii *//p'
+}
 
 # need_packages NAME...: installs those that are missing, and says which.
 need_packages() {
-    local name missing=()
-    for name in "$@"; do have_package "$name" || missing+=("$name"); done
+    local missing
+    mapfile -t missing < <(comm -23 <(printf '%s\n' "$@" | sort -u) <(installed_packages "$@" | sort -u))
     ((${#missing[@]})) || return 0
     ((EUID == 0)) || die "missing packages; install them with: apt-get install ${missing[*]}"
     say "installing missing packages: ${missing[*]}"
