@@ -24,14 +24,8 @@ pub struct Frames {
 impl Frames {
     /// Frame number `number`.
     pub fn frame(&self, number: u64) -> Vec<u8> {
-        let mut random = fastrand::Rng::with_seed(self.seed << 32 ^ number);
-        let (low, high) = (*self.lengths.start(), *self.lengths.end());
-        let length = match number {
-            0 => low,
-            1 => high,
-            _ => random.usize(low..=high),
-        };
-        let mut frame = vec![0; length.max(HEAD)];
+        let (length, mut random) = self.begin(number);
+        let mut frame = vec![0; length];
         random.fill(&mut frame);
         // To 02:..., from 02:...: unicast, locally administered.
         (frame[0], frame[6]) = (2, 2);
@@ -41,14 +35,26 @@ impl Frames {
         frame
     }
 
+    /// Its length, and where its bytes come from.
+    fn begin(&self, number: u64) -> (usize, fastrand::Rng) {
+        let mut random = fastrand::Rng::with_seed(self.seed << 32 ^ number);
+        let (low, high) = (*self.lengths.start(), *self.lengths.end());
+        let length = match number {
+            0 => low,
+            1 => high,
+            _ => random.usize(low..=high),
+        };
+        (length.max(HEAD), random)
+    }
+
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = Vec<u8>> + '_ {
         (0..self.count).map(|number| self.frame(number))
     }
 
-    /// Bytes of all of them.
+    /// Bytes of all of them, none of which is made for that.
     pub fn bytes(&self) -> u64 {
-        self.iter().map(|frame| frame.len() as u64).sum()
+        (0..self.count).map(|number| self.begin(number).0 as u64).sum()
     }
 
     /// `got` is exactly this sequence, byte for byte and in order.
@@ -125,6 +131,7 @@ mod tests {
         let frames: Vec<Vec<u8>> = FRAMES.iter().collect();
         assert_eq!((frames[0].len(), frames[1].len()), (60, 9000));
         assert!(frames.iter().all(|frame| (60..=9000).contains(&frame.len())));
+        assert_eq!(FRAMES.bytes(), frames.iter().map(|frame| frame.len() as u64).sum::<u64>());
         FRAMES.assert_is("itself", &frames);
         FRAMES.assert_has_in_order("a part of it", &frames[3..7]);
     }
