@@ -16,7 +16,7 @@ use tests::{pcap, wait};
 /// What the guest sends: some times what its own ring and the NIC's hold together.
 const SENT: Frames = Frames { count: 20_000, lengths: 60..=1500, seed: 5 };
 /// How long the NIC takes nothing.
-const PAUSE: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_secs(2);
 /// Entries of the guest's rings.
 const RING: u64 = 256;
 

@@ -12,7 +12,7 @@ fn quickstart(arguments: &[&str]) {
     command
         .arg("--bin")
         .arg(programs.parent().expect("a directory"))
-        .args(["--seconds", "2"])
+        .args(["--seconds", "1"])
         .args(arguments);
     let output = command.output().expect("bash");
     let said = String::from_utf8_lossy(&output.stdout);

@@ -13,7 +13,7 @@ use tests::wait;
 
 /// Packets at a time: as many as ringwired takes at once.
 const BURST: u16 = 64;
-const BURSTS: u64 = 1000;
+const BURSTS: u64 = 400;
 /// Under valgrind everything takes its time.
 const START: u64 = 90;
 const REQUESTS_A_SECOND: u32 = 100;

@@ -22,7 +22,7 @@ const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_co
 /// Nothing taken that the description forbids.
 const STRICT: &str = "negative_data_rejection";
 /// Requests of each operation; each takes some milliseconds there.
-const EXAMPLES: &str = "60";
+const EXAMPLES: &str = "25";
 /// Seconds.
 const START: u64 = 30;
 const LIMIT: Duration = Duration::from_secs(100);

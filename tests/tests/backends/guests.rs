@@ -37,16 +37,16 @@ ip addr add 10.79.7.11/24 dev eth0
 ip link set eth0 up
 iperf3 -s -1 >/run/out 2>&1
 mark "served $?"
-sleep 2
+sleep 1
 "#;
 const PINGS: &str = r#"
 ip addr add 10.79.7.12/24 dev eth0
 ip link set eth0 up
 n=0
 until ping -c 1 -W 1 10.79.7.11 >/dev/null; do n=$((n + 1)); [ $n -lt 30 ] || exit 10; sleep 0.5; done
-ping -c 10 -i 0.2 -W 2 10.79.7.11 >/run/out
+ping -c 10 -i 0.1 -W 2 10.79.7.11 >/run/out
 mark "ping $(grep -c 'bytes from' /run/out)"
-iperf3 -c 10.79.7.11 -t 2 >/run/out 2>&1 || { cat /run/out; exit 11; }
+iperf3 -c 10.79.7.11 -t 1 >/run/out 2>&1 || { cat /run/out; exit 11; }
 mark "out $(awk '/receiver/ { print $(NF-2) * ($(NF-1) ~ /^G/ ? 1000 : $(NF-1) ~ /^K/ ? 0.001 : 1) }' /run/out)"
 "#;
 

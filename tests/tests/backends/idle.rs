@@ -13,13 +13,13 @@ use tests::threads::Thread;
 use tests::wait;
 
 /// Packets each way, one by one. `RINGWIRE_IDLE_PACKETS` may ask for more.
-const PACKETS: u64 = 1000;
+const PACKETS: u64 = 500;
 /// Microseconds of such a pause: a worker is about to go to sleep then.
 const PAUSE: std::ops::Range<u64> = 0..600;
 /// Each arrives within this time, or not at all: the next one is only sent afterwards.
 const LIMIT: Duration = Duration::from_secs(5);
 /// For so long a guest is idle,
-const IDLE: Duration = Duration::from_secs(5);
+const IDLE: Duration = Duration::from_secs(3);
 /// and of a core it may take this part.
 const SHARE: f64 = 0.02;
 /// Bytes of a frame.

@@ -29,22 +29,22 @@ const LONG: u64 = 5000;
 /// Options of a guest that takes finished frames only.
 const TAKES_NOTHING: &str = "guest_csum=off,guest_tso4=off,guest_tso6=off,guest_ecn=off,guest_ufo=off";
 
-/// Run in the guest. The pauses are for the test, which looks at the counters at each mark.
+/// Run in the guest. The pauses after marks are for the test, which looks at the counters then.
 const SCRIPT: &str = r#"
 ip addr add GUEST/24 dev eth0
 ethtool -K eth0 gro off # frames are looked at as they come
 ip link set eth0 up
 ping -c 3 -i 0.2 -W 2 PEER >/run/out || { cat /run/out; exit 10; }
 mark "ready now"
-sleep 1
+sleep 0.3
 iperf3 -c PEER -n STREAM >/run/out 2>&1 || { cat /run/out; exit 11; }
 mark "sent now"
 echo root:x:0:0::/:/bin/sh >/etc/passwd # tcpdump asks who it is
 tcpdump -n -i eth0 -Q in -B 32768 -Z root -w /run/in tcp 2>/run/said &
-sleep 1
+until grep -q 'listening on' /run/said; do sleep 0.1; done
 iperf3 -c PEER -n STREAM -R >/run/out 2>&1 || { cat /run/out; exit 12; }
 mark "received now"
-sleep 1
+sleep 0.5
 kill -INT $! || { cat /run/said; exit 13; }
 wait
 mark "unseen $(awk '/dropped by kernel/ { print $1 }' /run/said)"

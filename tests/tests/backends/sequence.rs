@@ -11,7 +11,7 @@ use tests::pair::{self, Stream};
 use crate::owner_with;
 
 const SWITCHES: usize = 100;
-const STAY: Duration = Duration::from_millis(80);
+const STAY: Duration = Duration::from_millis(40);
 
 fn packets_through_switches(more: &[&str]) {
     let lan = Lan::enter("10.79.2.1/24");

@@ -17,7 +17,7 @@ const OURS: &str = "10.79.1.1";
 const THEIRS: &str = "10.79.1.2";
 const BACKENDS: [&str; 4] = ["wire0", "tap0", "raw0", "none"];
 /// How long a backend is left alone, in milliseconds. TCP of the guest may wait as long again after `none`.
-const STAY: std::ops::Range<u64> = 200..600;
+const STAY: std::ops::Range<u64> = 150..450;
 
 /// Run in the guest. It streams for longer than the switches take.
 const SCRIPT: &str = r#"
@@ -58,7 +58,7 @@ fn a_stream_survives(packed: bool, switches: usize) {
     let mut iperf = Command::new("iperf3");
     iperf.args(["-s", "-1", "-B", OURS]);
     let mut server = Child::start("iperf3", iperf, &scene.path("iperf.log"));
-    let seconds = plan[switches - 1].1.as_secs() + 8;
+    let seconds = plan[switches - 1].1.as_secs() + 6;
     let mut guest = boot(&scene, packed, seconds);
     guest.wait_mark("streams", 60);
     daemon.wait_count("vm1", "rx", 60, 1000, |port| port.rx_packets);

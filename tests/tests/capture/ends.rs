@@ -56,7 +56,7 @@ fn a_capture_lasts_longer_than_any_other_request_and_ends_when_its_time_is_over(
         return;
     }
     let (scene, daemon) = scene();
-    let recording = Recording::start(&scene, &daemon, "long", &["wire0", "--seconds", "13"]);
+    let recording = Recording::start(&scene, &daemon, "long", &["wire0", "--seconds", "11"]);
     let (file, said) = recording.finish();
     assert_eq!((said.captured, said.dropped), (0, 0));
     assert_eq!(packets(&file, ""), []);
