@@ -305,14 +305,7 @@ impl Sums {
 fn open_loop(queues: u16) -> (Nic, Vec<NicPair>) {
     static OPENED: AtomicUsize = AtomicUsize::new(0);
     let name = format!("net_ring{}", OPENED.fetch_add(1, Ordering::Relaxed));
-    let options = NicOptions {
-        name: &name,
-        device: &name,
-        queues,
-        mtu: None,
-        promiscuous: true,
-        lro: false,
-    };
+    let options = NicOptions { name: &name, device: &name, queues, mtu: None, promiscuous: true, lro: false };
     Nic::open(&options).unwrap()
 }
 
