@@ -49,8 +49,12 @@ struct Args {
     json: bool,
 }
 
-/// ringwired. Both turns are its: two processes would differ by where their memory is.
-struct Asked(Backend);
+/// ringwired. Both are measured in its turn: two processes would differ by where their memory is.
+struct Asked {
+    backend: Backend,
+    /// Whether it is asked in the first half of its next turn: whichever is first comes after a pause.
+    first: bool,
+}
 
 impl Player for Asked {
     fn name(&self) -> String {
@@ -58,7 +62,7 @@ impl Player for Asked {
     }
 
     fn process(&mut self) -> &mut Process {
-        self.0.process()
+        self.backend.process()
     }
 
     fn crowds(&self) -> bool {
@@ -76,10 +80,14 @@ fn measure(args: &Args) -> Result<(), Failure> {
     let backend = Backend::start(Who::Ringwire, Far::Nic(Nic::Sink { longest: ORDINARY }), &place)?;
     eprintln!("Mpps, cycles a packet: without requests / with {} a second", args.requests);
     let turn = |asked: &mut Asked| {
-        let run = |requests| run::run(&asked.0, rings, &place, args.seconds, requests);
-        Ok(Some(Pair { without: run(None)?, with: run(Some(args.requests))? }))
+        let run = |requests| run::run(&asked.backend, rings, &place, args.seconds, requests);
+        let early = if asked.first { Some(run(Some(args.requests))?) } else { None };
+        let without = run(None)?;
+        let with = early.map_or_else(|| run(Some(args.requests)), Ok)?;
+        asked.first = !asked.first;
+        Ok(Some(Pair { without, with }))
     };
-    let samples = alternate(&mut [Asked(backend)], args.rounds, &place, turn, Pair::short)?;
+    let samples = alternate(&mut [Asked { backend, first: false }], args.rounds, &place, turn, Pair::short)?;
     let cost = Cost {
         packed: args.packed,
         requests: args.requests,
