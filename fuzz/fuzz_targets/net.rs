@@ -12,7 +12,7 @@ use common::{HEADER_MAX, UDP, complete_segments, get, partial_segments, sum_word
 
 const GSO: Takes = Takes::TSO4.and(Takes::TSO6).and(Takes::USO4).and(Takes::USO6).and(Takes::UFO);
 
-/// What the destination takes (the first byte), the header, the frame.
+// What the destination takes (the first byte), the header, the frame.
 fuzz_target!(|data: &[u8]| {
     let Some((takes, rest)) = data.split_first() else { return };
     let Some((header, frame)) = rest.split_first_chunk() else { return };
@@ -35,7 +35,7 @@ fuzz_target!(|data: &[u8]| {
             checksum.complete(&mut summed);
             assert_ne!(get(&summed, checksum.at()), 0);
             // Its field was a part of what is summed, and is not any more.
-            if offload.csum_offset % 2 == 0 {
+            if offload.csum_offset.is_multiple_of(2) {
                 let sum = sum_words(&summed[usize::from(offload.csum_start)..]);
                 let all = [sum.to_be_bytes(), get(frame, checksum.at()).to_be_bytes()];
                 assert_eq!(sum_words(all.as_flattened()), 0xffff);
