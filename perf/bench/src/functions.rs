@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use addr2line::Loader;
+use addr2line::{Loader, demangle_auto};
 
 use crate::Failure;
 use crate::callgrind::{Cost, Profile};
@@ -61,7 +61,17 @@ impl Names {
                 }
             }
         }
-        last.or_else(|| self.loader.find_symbol(address).map(str::to_owned)).unwrap_or("?".into())
+        last.or_else(|| self.symbol(address)).unwrap_or("?".into())
+    }
+
+    /// The symbol's name, with the source file: line tables do not name a function that nothing is inlined into.
+    fn symbol(&self, address: u64) -> Option<String> {
+        let name = demangle_auto(self.loader.find_symbol(address)?.into(), None);
+        let location = self.loader.find_location(address).ok().flatten();
+        Some(match location.and_then(|location| location.file) {
+            Some(file) => format!("{}: {}", short_file(file), short_name(&name)),
+            None => name.into_owned(),
+        })
     }
 }
 
