@@ -93,13 +93,14 @@ fn assert_aligned(titles: &str, row: &str) {
     }
 }
 
-/// The screen once it shows rates.
+/// The screen once it shows rates, and is drawn as a whole: it is the same a moment later.
 fn screen(daemon: &Daemon, pane: &Pane, busy: bool) -> Vec<String> {
     wait::until("top shows rates", 20, || {
         let lines = pane.lines();
         let row = lines.iter().find(|line| line.starts_with("wire0 "));
         let moves = row.is_some_and(|row| row.contains(" M ") || row.contains(" k "));
-        let complete = row.is_some() && (moves || !busy);
+        std::thread::sleep(Duration::from_millis(200));
+        let complete = row.is_some() && (moves || !busy) && pane.lines() == lines;
         if complete { Ok(lines) } else { Err(format!("{}\n{}", lines.join("\n"), daemon.summary())) }
     })
 }
