@@ -264,6 +264,7 @@ impl Virtqueue for PackedRing {
 
     #[inline(always)]
     fn reserve_singles(&mut self, lens: &[u32]) -> Result<&[Segment], Violation> {
+        debug_assert!(!lens.contains(&0));
         let mut needs = lens.iter();
         self.find_singles::<WRITE>(lens.len(), |finder, desc| {
             let fits = needs.next().is_some_and(|need| desc.len >= (*need).max(1));

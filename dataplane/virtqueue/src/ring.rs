@@ -281,7 +281,7 @@ pub trait Virtqueue {
     fn return_singles(&mut self, done: u16);
 
     /// Takes chains of device-writable buffers that are one piece of memory each and have room for as many bytes
-    /// as `lens` says, one after the other, at most 64; enters them as used, and says where they are. It ends in
+    /// as `lens` says (never 0), one after the other, at most 64; enters them as used, and says where they are. It ends in
     /// front of the first chain that is anything else, for [`reserve`](Virtqueue::reserve) to look at.
     fn reserve_singles(&mut self, lens: &[u32]) -> Result<&[Segment], Violation>;
 

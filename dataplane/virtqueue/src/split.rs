@@ -217,6 +217,7 @@ impl Virtqueue for SplitRing {
 
     #[inline(always)]
     fn reserve_singles(&mut self, lens: &[u32]) -> Result<&[Segment], Violation> {
+        debug_assert!(!lens.contains(&0));
         let most = self.available(lens.len() as u16)?.min(lens.len() as u16);
         self.prefetch_used(most);
         let mut needs = lens.iter();

@@ -1,17 +1,24 @@
 //! The driver's side of a ring, for tests: plain bytes in plain memory, nothing shared with the device.
 //!
-//! [`split::Driver`] and [`packed::Driver`] do whatever they are told, also what no guest should;
-//! [`Poster`] is a well-behaved guest on either.
+//! [`split::Driver`] and [`packed::Driver`] do whatever they are told, also what no guest should; [`RingDriver`] is what
+//! both can do. [`Poster`] is a well-behaved guest on either.
 #![allow(unsafe_code)] // it plays the guest, whose memory is reached by raw pointer
 
 use std::collections::VecDeque;
 
+#[cfg(test)]
+use crate::{Cursor, Segment, Taken, Token, Violation, Virtqueue};
+
+mod driver;
 mod memory;
+#[cfg(test)]
+pub(crate) mod misdeed;
 pub mod packed;
 mod poster;
 pub mod split;
 mod wires;
 
+pub use driver::RingDriver;
 pub use memory::Guest;
 pub use poster::{Format, Poster, poster};
 pub use wires::Wires;
@@ -89,4 +96,24 @@ fn desc_bytes(buf: Buf, words: [u16; 2]) -> Vec<u8> {
 pub(crate) fn runs(cases: u32) -> proptest::prelude::ProptestConfig {
     let cases = if cfg!(miri) { 10 } else { cases };
     proptest::prelude::ProptestConfig { cases, failure_persistence: None, ..Default::default() }
+}
+
+/// A chain taken from a ring, and its content.
+#[cfg(test)]
+pub(crate) fn take(ring: &mut impl Virtqueue) -> Result<(Token, Vec<u8>), Violation> {
+    assert_ne!(ring.available(1)?, 0, "nothing to take");
+    let Taken { token, len, segments } = ring.take()?.expect("nothing was taken");
+    let mut content = vec![0; segments.iter().map(Segment::len).sum()];
+    assert_eq!(Cursor::new(segments).read(&mut content), content.len());
+    assert_eq!(content.len(), len as usize);
+    Ok((token, content))
+}
+
+/// Takes and completes what is known to be there.
+#[cfg(test)]
+pub(crate) fn serve(ring: &mut impl Virtqueue, chains: u16) {
+    for _ in 0..chains {
+        let (token, _) = take(ring).unwrap();
+        ring.complete(token, 0);
+    }
 }

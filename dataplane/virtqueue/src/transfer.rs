@@ -24,14 +24,14 @@ pub fn iovecs(segments: &[Segment], skip: usize, most: usize) -> impl Iterator<I
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{DATA, SEAM, into, split::Driver};
+    use crate::testing::{DATA, RingDriver, SEAM, into, split::Driver};
     use crate::{SplitRing, Virtqueue};
 
     /// Pieces of 8, 4 and 1 bytes, and of 3 and 4 to both sides of a seam, one ring's loan.
     fn lent() -> (Driver, SplitRing) {
         let mut driver = Driver::new(8, 0);
         let bufs = [into(DATA, 8), into(DATA + 100, 4), into(DATA + 200, 1), into(SEAM - 3, 7)];
-        driver.post(&[0, 1, 2, 3], &bufs);
+        driver.post_in(&[0, 1, 2, 3], &bufs);
         let mut ring = driver.start();
         assert_eq!(ring.offer(20, 12, 1).unwrap().room, 20);
         (driver, ring)

@@ -69,7 +69,7 @@ impl<F: Format> Play<F> {
 
     pub(super) fn reserve_singles(&mut self, input: &mut Input<'_>) {
         let (count, len) = (usize::from(input.u8()) % 80, u32::from(input.u8()));
-        let lens: Vec<u32> = (0..count as u32).map(|n| len.wrapping_mul(n * 7 + 1) % 300).collect();
+        let lens: Vec<u32> = (0..count as u32).map(|n| len.wrapping_mul(n * 7 + 1) % 299 + 1).collect();
         let plan = self.plan_singles(&lens);
         let expected = self.expect_singles(&plan, count);
         self.taken = None;

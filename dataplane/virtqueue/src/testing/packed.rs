@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use super::*;
-use crate::{PackedRing, RingConfig};
+use crate::{PackedRing, RingConfig, SetupError};
 
 /// Flag of a descriptor, see virtio 1.2, 2.8.1.
 pub const AVAIL: u16 = 1 << 7;
@@ -35,48 +35,6 @@ pub struct Driver {
 }
 
 impl Driver {
-    pub fn new(size: u16, features: u64) -> Driver {
-        let guest = guest_with_rings(16 * u64::from(size) + 8);
-        let features = features | F_PACKED;
-        let (posted, order) = (HashMap::new(), VecDeque::new());
-        Driver { guest, size, features, avail: 0, seen: 0, posted, order, wires: Wires::new() }
-    }
-
-    /// As if `count` descriptors had gone by already.
-    pub fn at(self, count: u64) -> Driver {
-        Driver { avail: count, seen: count, ..self }
-    }
-
-    /// The same driver on other memory.
-    pub fn over(self, guest: Guest) -> Driver {
-        Driver { guest, ..self }
-    }
-
-    pub fn config(&self) -> RingConfig {
-        self.wires.connect(RingConfig {
-            index: 1,
-            size: self.size,
-            desc: self.desc_addr() + USER,
-            avail: self.driver_event_addr() + USER,
-            used: self.device_event_addr() + USER,
-            base: self.base(self.seen),
-            features: self.features,
-            memory: self.guest.memory.clone(),
-            kick: None,
-            call: None,
-            err: None,
-        })
-    }
-
-    /// A ring over what is posted so far and not used.
-    pub fn start(&self) -> PackedRing {
-        PackedRing::start(self.config()).unwrap()
-    }
-
-    pub fn start_at(&self, base: u32) -> PackedRing {
-        PackedRing::start(RingConfig { base, ..self.config() }).unwrap()
-    }
-
     pub fn desc_addr(&self) -> u64 {
         RINGS
     }
@@ -100,11 +58,6 @@ impl Driver {
     /// Slot and wrap counter as they are in events.
     pub fn bits(&self, count: u64) -> u16 {
         self.slot(count) + if self.wrap(count) { 0x8000 } else { 0 }
-    }
-
-    /// What GET_VRING_BASE says if nothing is in flight.
-    pub fn base(&self, count: u64) -> u32 {
-        u32::from(self.bits(count)) * 0x1_0001
     }
 
     /// The flags that make descriptor `count` available.
@@ -141,8 +94,108 @@ impl Driver {
         self.set_flags(count, buf.flags | self.available(count));
     }
 
-    /// Writes a chain; the first descriptor is made available last. Only the last one has the id.
-    pub fn post(&mut self, id: u16, bufs: &[Buf]) {
+    /// Whether descriptor `count` is flagged as used.
+    pub fn is_used(&self, count: u64) -> bool {
+        let both = AVAIL | USED;
+        self.flags(count) & both == if self.wrap(count) { both } else { 0 }
+    }
+
+    /// Wishes for calls: `ENABLE`, `DISABLE`, or `AT_DESC` with the descriptor.
+    pub fn set_wish(&self, count: u64, flags: u16) {
+        self.set_raw_wish(self.bits(count), flags);
+    }
+
+    pub fn set_raw_wish(&self, event: u16, flags: u16) {
+        self.guest.write_u16(self.driver_event_addr(), event);
+        self.guest.write_u16(self.driver_event_addr() + 2, flags);
+    }
+
+    /// The device's wish for kicks: event and flags.
+    pub fn device_wish(&self) -> (u16, u16) {
+        (self.guest.read_u16(self.device_event_addr()), self.guest.read_u16(self.device_event_addr() + 2))
+    }
+}
+
+impl RingDriver for Driver {
+    type Ring = PackedRing;
+
+    const SIZE: u16 = 5;
+
+    const UNDEFINED: u16 = !(NEXT | WRITE | INDIRECT | AVAIL | USED);
+
+    fn new(size: u16, features: u64) -> Driver {
+        let guest = guest_with_rings(areas_of(size) as u64);
+        let features = features | F_PACKED;
+        let (posted, order) = (HashMap::new(), VecDeque::new());
+        Driver { guest, size, features, avail: 0, seen: 0, posted, order, wires: Wires::new() }
+    }
+
+    fn at(self, count: u64) -> Driver {
+        Driver { avail: count, seen: count, posted: HashMap::new(), order: VecDeque::new(), ..self }
+    }
+
+    fn over(self, guest: Guest) -> Driver {
+        Driver { guest, ..self }
+    }
+
+    fn guest(&self) -> &Guest {
+        &self.guest
+    }
+
+    fn wires(&self) -> &Wires {
+        &self.wires
+    }
+
+    fn is_size(_size: u16) -> bool {
+        true
+    }
+
+    fn wraps_at(size: u16) -> u64 {
+        size.into()
+    }
+
+    fn head(size: u16, count: u64, _id: u16) -> u16 {
+        (count % u64::from(size)) as u16
+    }
+
+    fn base(&self, count: u64) -> u32 {
+        u32::from(self.bits(count)) * 0x1_0001
+    }
+
+    fn avail(&self) -> u64 {
+        self.avail
+    }
+
+    fn posted_since(&self, place: u64) -> u16 {
+        (self.avail - place) as u16
+    }
+
+    fn config(&self) -> RingConfig {
+        self.wires.connect(RingConfig {
+            index: 1,
+            size: self.size,
+            desc: self.desc_addr() + USER,
+            avail: self.driver_event_addr() + USER,
+            used: self.device_event_addr() + USER,
+            base: self.base(self.seen),
+            features: self.features,
+            memory: self.guest.memory.clone(),
+            kick: None,
+            call: None,
+            err: None,
+        })
+    }
+
+    fn ring(config: RingConfig) -> Result<PackedRing, SetupError> {
+        PackedRing::start(config)
+    }
+
+    fn areas(&self) -> usize {
+        areas_of(self.size)
+    }
+
+    /// The first descriptor is made available last. Only the last one has the id.
+    fn post(&mut self, id: u16, bufs: &[Buf]) {
         assert!(self.avail - self.seen + bufs.len() as u64 <= u64::from(self.size), "no room");
         assert_eq!(self.posted.insert(id, bufs.len() as u64), None, "an id that is in use");
         self.order.push_back(id);
@@ -157,9 +210,8 @@ impl Driver {
         self.avail += bufs.len() as u64;
     }
 
-    /// Writes an indirect table and returns the buffer that names it. All flags but WRITE mean nothing
-    /// there, and neither do ids (virtio 1.2, 2.8.7).
-    pub fn table(&self, at: u64, bufs: &[Buf]) -> Buf {
+    /// All flags but WRITE mean nothing there, and neither do ids (virtio 1.2, 2.8.7).
+    fn table(&self, at: u64, bufs: &[Buf]) -> Buf {
         for (i, buf) in bufs.iter().enumerate() {
             let noise = [0, NEXT, AVAIL, USED | NEXT][i % 4];
             self.set_desc_at(at + 16 * i as u64, Buf { flags: buf.flags | noise, ..*buf }, 0xdead);
@@ -167,17 +219,15 @@ impl Driver {
         Buf { addr: at, len: 16 * bufs.len() as u32, flags: INDIRECT }
     }
 
-    /// Whether descriptor `count` is flagged as used.
-    pub fn is_used(&self, count: u64) -> bool {
-        let both = AVAIL | USED;
-        self.flags(count) & both == if self.wrap(count) { both } else { 0 }
+    fn has_used(&self) -> bool {
+        self.seen < self.avail && self.is_used(self.seen)
     }
 
-    /// What was used since the last look: (id, length). With IN_ORDER a used descriptor stands for all chains
-    /// posted before, and the next one is behind them (virtio 1.2, 2.8.8).
-    pub fn used(&mut self) -> Vec<(u16, u32)> {
+    /// With IN_ORDER a used descriptor stands for all chains posted before, and the next one is behind them (virtio
+    /// 1.2, 2.8.8).
+    fn used(&mut self) -> Vec<(u16, u32)> {
         let mut used = Vec::new();
-        while self.seen < self.avail && self.is_used(self.seen) {
+        while self.has_used() {
             let at = self.slot_addr(self.seen);
             let (len, id) = (self.guest.read_u32(at + 8), self.guest.read_u16(at + 12));
             // Only of a written-to buffer does the length count (virtio 1.2, 2.8.4); it may be 0.
@@ -195,24 +245,22 @@ impl Driver {
         used
     }
 
-    /// Wishes for calls: `ENABLE`, `DISABLE`, or `AT_DESC` with the descriptor.
-    pub fn set_wish(&self, count: u64, flags: u16) {
-        self.set_raw_wish(self.bits(count), flags);
+    fn want_calls(&self, wanted: bool) {
+        let by_event = self.features & F_EVENT_IDX != 0;
+        self.set_wish(
+            self.seen,
+            if !wanted {
+                DISABLE
+            } else if by_event {
+                AT_DESC
+            } else {
+                ENABLE
+            },
+        );
     }
 
-    pub fn set_raw_wish(&self, event: u16, flags: u16) {
-        self.guest.write_u16(self.driver_event_addr(), event);
-        self.guest.write_u16(self.driver_event_addr() + 2, flags);
-    }
-
-    /// The device's wish for kicks: event and flags.
-    pub fn device_wish(&self) -> (u16, u16) {
-        (self.guest.read_u16(self.device_event_addr()), self.guest.read_u16(self.device_event_addr() + 2))
-    }
-
-    /// Whether a driver that made available the descriptors from `old` up to now would kick (virtio 1.2,
-    /// 2.8.10).
-    pub fn would_kick(&self, old: u64) -> bool {
+    /// Virtio 1.2, 2.8.10.
+    fn would_kick(&self, old: u64) -> bool {
         match self.device_wish() {
             (_, ENABLE) => true,
             (_, DISABLE) => false,
@@ -220,19 +268,9 @@ impl Driver {
             (_, flags) => panic!("reserved flags {flags:#x}"),
         }
     }
+}
 
-    /// Calls since the last look; `expected` where there are no eventfds.
-    pub fn calls(&self, expected: u64) -> u64 {
-        self.wires.calls(expected)
-    }
-
-    /// Errors since the last look; `expected` where there are no eventfds.
-    pub fn errors(&self, expected: u64) -> u64 {
-        self.wires.errors(expected)
-    }
-
-    /// Sleeps until called; `false` after ten seconds.
-    pub fn sleep(&self) -> bool {
-        self.wires.sleep()
-    }
+/// Descriptors and both event areas.
+fn areas_of(size: u16) -> usize {
+    16 * usize::from(size) + 8
 }

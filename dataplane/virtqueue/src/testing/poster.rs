@@ -88,7 +88,7 @@ impl Poster for Split {
     }
 
     fn config(&self) -> RingConfig {
-        RingConfig { base: self.driver.seen.into(), ..self.driver.config() }
+        self.driver.config()
     }
 
     fn post(&mut self, bufs: &[Buf], table: Option<u64>) -> Option<u16> {
@@ -96,8 +96,8 @@ impl Poster for Split {
         let slots = self.free.take(needed)?;
         self.last = self.driver.avail;
         match table {
-            Some(at) => self.driver.post(&slots, &[self.driver.table(at, bufs)]),
-            None => self.driver.post(&slots, bufs),
+            Some(at) => self.driver.post_in(&slots, &[self.driver.table(at, bufs)]),
+            None => self.driver.post_in(&slots, bufs),
         }
         let head = slots[0];
         self.posted.insert(head, slots);
@@ -105,8 +105,7 @@ impl Poster for Split {
     }
 
     fn collect(&mut self) -> Vec<(u16, u32)> {
-        let back = |(id, len): (u32, u32)| {
-            let head = id as u16;
+        let back = |(head, len)| {
             self.free.put(self.posted.remove(&head).expect("a chain that is not posted was used"));
             (head, len)
         };
@@ -114,7 +113,7 @@ impl Poster for Split {
     }
 
     fn would_kick(&self) -> bool {
-        self.driver.would_kick(self.last)
+        self.driver.would_kick(self.last.into())
     }
 
     fn calls(&self, expected: u64) -> u64 {

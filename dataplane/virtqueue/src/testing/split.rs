@@ -1,7 +1,7 @@
 //! The driver's side of a split ring.
 
 use super::*;
-use crate::{RingConfig, SplitRing};
+use crate::{RingConfig, SetupError, SplitRing};
 
 /// The driver.
 pub struct Driver {
@@ -16,50 +16,6 @@ pub struct Driver {
 }
 
 impl Driver {
-    pub fn new(size: u16, features: u64) -> Driver {
-        let rings = used_of(size) - RINGS + 6 + 8 * u64::from(size);
-        let guest = guest_with_rings(rings);
-        Driver { guest, size, features, avail: 0, seen: 0, posted: VecDeque::new(), wires: Wires::new() }
-    }
-
-    /// As if `index` entries had gone by already.
-    pub fn at_index(mut self, index: u16) -> Driver {
-        (self.avail, self.seen) = (index, index);
-        self.set_avail_index(index);
-        self.set_used_index(index);
-        self
-    }
-
-    /// The same driver on other memory.
-    pub fn over(self, guest: Guest) -> Driver {
-        Driver { guest, ..self }
-    }
-
-    pub fn config(&self) -> RingConfig {
-        self.wires.connect(RingConfig {
-            index: 1,
-            size: self.size,
-            desc: self.desc_addr() + USER,
-            avail: self.avail_addr() + USER,
-            used: self.used_addr() + USER,
-            base: u32::from(self.avail),
-            features: self.features,
-            memory: self.guest.memory.clone(),
-            kick: None,
-            call: None,
-            err: None,
-        })
-    }
-
-    /// A ring over what is published so far and not used.
-    pub fn start(&self) -> SplitRing {
-        self.start_at(self.seen)
-    }
-
-    pub fn start_at(&self, base: u16) -> SplitRing {
-        SplitRing::start(RingConfig { base: base.into(), ..self.config() }).unwrap()
-    }
-
     pub fn desc_addr(&self) -> u64 {
         RINGS
     }
@@ -93,16 +49,6 @@ impl Driver {
         }
     }
 
-    /// Writes an indirect table and returns the buffer that names it.
-    pub fn table(&self, at: u64, bufs: &[Buf]) -> Buf {
-        for (i, buf) in bufs.iter().enumerate() {
-            let more = if i + 1 < bufs.len() { NEXT } else { 0 };
-            let next = if more == NEXT { i as u16 + 1 } else { 0xdead };
-            self.set_desc_at(at + 16 * i as u64, Buf { flags: buf.flags | more, ..*buf }, next);
-        }
-        Buf { addr: at, len: 16 * bufs.len() as u32, flags: INDIRECT }
-    }
-
     /// Publishes the chain that starts at `head`.
     pub fn offer(&mut self, head: u16) {
         self.set_avail_entry(self.avail, head);
@@ -112,30 +58,9 @@ impl Driver {
     }
 
     /// Links and publishes a chain.
-    pub fn post(&mut self, slots: &[u16], bufs: &[Buf]) {
+    pub fn post_in(&mut self, slots: &[u16], bufs: &[Buf]) {
         self.chain(slots, bufs);
         self.offer(slots[0]);
-    }
-
-    /// What was used since the last look: (id, length). With IN_ORDER an entry stands for all that were
-    /// published before, and the next one is as many entries further (virtio 1.2, 2.7.9).
-    pub fn used(&mut self) -> Vec<(u32, u32)> {
-        let mut used = Vec::new();
-        while self.seen != self.used_index() {
-            let at = self.used_addr() + 4 + 8 * u64::from(self.seen % self.size);
-            let (id, len) = (self.guest.read_u32(at), self.guest.read_u32(at + 4));
-            if self.features & F_IN_ORDER != 0 {
-                let mut heads = batch(&mut self.posted, id as u16);
-                let left = self.used_index().wrapping_sub(self.seen);
-                assert!(heads.len() <= left.into(), "an entry for {} of {left} chains", heads.len());
-                heads.pop();
-                used.extend(heads.iter().map(|head| (u32::from(*head), 0)));
-                self.seen = self.seen.wrapping_add(heads.len() as u16);
-            }
-            used.push((id, len));
-            self.seen = self.seen.wrapping_add(1);
-        }
-        used
     }
 
     pub fn set_avail_flags(&self, flags: u16) {
@@ -169,29 +94,145 @@ impl Driver {
     pub fn avail_event(&self) -> u16 {
         self.guest.read_u16(self.used_addr() + 4 + 8 * u64::from(self.size))
     }
+}
 
-    /// Whether a driver that has published from `old` up to now would kick (virtio 1.2, 2.7.10).
-    pub fn would_kick(&self, old: u16) -> bool {
+impl RingDriver for Driver {
+    type Ring = SplitRing;
+
+    const SIZE: u16 = 4;
+
+    const UNDEFINED: u16 = !(NEXT | WRITE | INDIRECT);
+
+    fn new(size: u16, features: u64) -> Driver {
+        let guest = guest_with_rings(end_of(size) - RINGS);
+        Driver { guest, size, features, avail: 0, seen: 0, posted: VecDeque::new(), wires: Wires::new() }
+    }
+
+    fn at(self, count: u64) -> Driver {
+        let index = count as u16;
+        self.set_avail_index(index);
+        self.set_used_index(index);
+        Driver { avail: index, seen: index, posted: VecDeque::new(), ..self }
+    }
+
+    fn over(self, guest: Guest) -> Driver {
+        Driver { guest, ..self }
+    }
+
+    fn guest(&self) -> &Guest {
+        &self.guest
+    }
+
+    fn wires(&self) -> &Wires {
+        &self.wires
+    }
+
+    fn is_size(size: u16) -> bool {
+        size.is_power_of_two()
+    }
+
+    fn wraps_at(_size: u16) -> u64 {
+        1 << 16
+    }
+
+    fn head(_size: u16, _count: u64, id: u16) -> u16 {
+        id
+    }
+
+    fn base(&self, count: u64) -> u32 {
+        u32::from(count as u16)
+    }
+
+    fn avail(&self) -> u64 {
+        self.avail.into()
+    }
+
+    fn posted_since(&self, place: u64) -> u16 {
+        self.avail.wrapping_sub(place as u16)
+    }
+
+    fn config(&self) -> RingConfig {
+        self.wires.connect(RingConfig {
+            index: 1,
+            size: self.size,
+            desc: self.desc_addr() + USER,
+            avail: self.avail_addr() + USER,
+            used: self.used_addr() + USER,
+            base: self.base(self.seen.into()),
+            features: self.features,
+            memory: self.guest.memory.clone(),
+            kick: None,
+            call: None,
+            err: None,
+        })
+    }
+
+    fn ring(config: RingConfig) -> Result<SplitRing, SetupError> {
+        SplitRing::start(config)
+    }
+
+    fn areas(&self) -> usize {
+        (end_of(self.size) - RINGS) as usize
+    }
+
+    fn post(&mut self, id: u16, bufs: &[Buf]) {
+        let slot = |i| ((usize::from(id) + 3 * i) % usize::from(self.size)) as u16;
+        let slots: Vec<u16> = (0..bufs.len()).map(slot).collect();
+        self.post_in(&slots, bufs);
+    }
+
+    fn table(&self, at: u64, bufs: &[Buf]) -> Buf {
+        for (i, buf) in bufs.iter().enumerate() {
+            let more = if i + 1 < bufs.len() { NEXT } else { 0 };
+            let next = if more == NEXT { i as u16 + 1 } else { 0xdead };
+            self.set_desc_at(at + 16 * i as u64, Buf { flags: buf.flags | more, ..*buf }, next);
+        }
+        Buf { addr: at, len: 16 * bufs.len() as u32, flags: INDIRECT }
+    }
+
+    fn has_used(&self) -> bool {
+        self.seen != self.used_index()
+    }
+
+    /// With IN_ORDER an entry stands for all that were published before, and the next one is as many entries further
+    /// (virtio 1.2, 2.7.9).
+    fn used(&mut self) -> Vec<(u16, u32)> {
+        let mut used = Vec::new();
+        while self.has_used() {
+            let at = self.used_addr() + 4 + 8 * u64::from(self.seen % self.size);
+            let (id, len) = (self.guest.read_u32(at), self.guest.read_u32(at + 4));
+            let id = u16::try_from(id).expect("an id that is no descriptor");
+            if self.features & F_IN_ORDER != 0 {
+                let mut heads = batch(&mut self.posted, id);
+                let left = self.used_index().wrapping_sub(self.seen);
+                assert!(heads.len() <= left.into(), "an entry for {} of {left} chains", heads.len());
+                heads.pop();
+                self.seen = self.seen.wrapping_add(heads.len() as u16);
+                used.extend(heads.into_iter().map(|head| (head, 0)));
+            }
+            used.push((id, len));
+            self.seen = self.seen.wrapping_add(1);
+        }
+        used
+    }
+
+    fn want_calls(&self, wanted: bool) {
+        self.set_avail_flags((!wanted).into());
+        self.set_used_event(self.seen);
+    }
+
+    /// Virtio 1.2, 2.7.10.
+    fn would_kick(&self, old: u64) -> bool {
+        let old = old as u16;
         if self.features & F_EVENT_IDX == 0 {
-            return self.used_flags() & 1 == 0;
+            return match self.used_flags() {
+                0 => true,
+                1 => false,
+                flags => panic!("reserved flags {flags:#x}"),
+            };
         }
         let published = self.avail.wrapping_sub(old);
         (0..published).any(|i| old.wrapping_add(i) == self.avail_event())
-    }
-
-    /// Calls since the last look; `expected` where there are no eventfds.
-    pub fn calls(&self, expected: u64) -> u64 {
-        self.wires.calls(expected)
-    }
-
-    /// Errors since the last look; `expected` where there are no eventfds.
-    pub fn errors(&self, expected: u64) -> u64 {
-        self.wires.errors(expected)
-    }
-
-    /// Sleeps until called; `false` after ten seconds.
-    pub fn sleep(&self) -> bool {
-        self.wires.sleep()
     }
 }
 
@@ -201,4 +242,9 @@ fn avail_of(size: u16) -> u64 {
 
 fn used_of(size: u16) -> u64 {
     (avail_of(size) + 6 + 2 * u64::from(size)).next_multiple_of(4)
+}
+
+/// Where the used ring ends, and with it the areas.
+fn end_of(size: u16) -> u64 {
+    used_of(size) + 6 + 8 * u64::from(size)
 }

@@ -43,7 +43,7 @@ fn a_view_shows_what_a_guest_wrote_whatever_it_is() {
     driver.set_avail_index(0xfff0);
     driver.set_used_index(7);
     assert_eq!(view.glance(), Glance { posted: true, indices: Some((0xfff0, 7)) });
-    driver.post(&[0], &[out(DATA, 1)]);
+    driver.post(0, &[out(DATA, 1)]);
     assert_eq!(view.glance(), Glance { posted: true, indices: Some((1, 7)) });
 }
 

@@ -1,7 +1,4 @@
-//! Kicks and calls (virtio 1.2, 2.8.10).
-
-use std::sync::atomic::{Ordering, fence};
-use std::time::{Duration, Instant};
+//! Kicks and calls (virtio 1.2, 2.8.10): a packed ring's own.
 
 use super::*;
 use crate::testing::packed::*;
@@ -14,73 +11,10 @@ fn round(driver: &mut Driver, ring: &mut PackedRing, n: u16, descs: usize) -> Ca
     for id in 0..n {
         driver.post(id, &vec![out(DATA, 1); descs]);
     }
-    serve(ring, n.into());
+    serve(ring, n);
     let call = ring.publish();
     assert_eq!(driver.used().len(), usize::from(n));
     call
-}
-
-#[test]
-fn kicks_by_flag() {
-    let mut driver = Driver::new(4, 0);
-    let mut ring = driver.start();
-    assert_eq!(driver.device_wish().1, ENABLE, "a ring starts with kicks on");
-    ring.set_kicks(false);
-    assert_eq!(driver.device_wish().1, DISABLE);
-    driver.post(0, &[out(DATA, 1)]);
-    assert!(!driver.would_kick(0));
-    ring.set_kicks(true);
-    assert!(ring.has_news(), "a look after asking finds what came before");
-    driver.post(1, &[out(DATA, 1)]);
-    assert!(driver.would_kick(1));
-}
-
-#[test]
-fn kicks_by_event_anywhere() {
-    for start in 0..10 {
-        let mut driver = Driver::new(5, F_EVENT_IDX).at(start);
-        let mut ring = driver.start();
-        assert_eq!(driver.device_wish(), (driver.bits(start), AT_DESC));
-        driver.post(0, &[out(DATA, 1), out(DATA, 1)]);
-        assert!(driver.would_kick(start));
-        take(&mut ring).unwrap();
-        ring.set_kicks(false);
-        for id in 1..4 {
-            let old = driver.avail;
-            driver.post(id, &[out(DATA, 1)]);
-            assert!(!driver.would_kick(old));
-        }
-        ring.set_kicks(true);
-        assert!(ring.has_news());
-        assert_eq!(ring.available(9), Ok(3));
-        // All of the ring is seen: the event is a lap ahead.
-        ring.set_kicks(true);
-        assert!(!ring.has_news());
-        assert_eq!(driver.device_wish(), (driver.bits(start + 5), AT_DESC));
-    }
-}
-
-/// A receive ring with too little in it for the packet that waits: more must wake us, and nothing else may.
-#[test]
-fn chains_seen_but_not_taken_do_not_swallow_the_next_kick() {
-    for (features, start) in (0..10).flat_map(|start| [(0, start), (F_EVENT_IDX, start)]) {
-        for looked in [false, true] {
-            let mut driver = Driver::new(5, features).at(start);
-            let mut ring = driver.start();
-            driver.post(0, &[into(DATA, 10), into(DATA, 10)]);
-            if looked {
-                assert_eq!(ring.available(1), Ok(1));
-            }
-            assert_eq!(ring.reserve(30, 12, 4), Ok(Reservation::Short));
-            ring.set_kicks(true);
-            assert!(!ring.has_news());
-            let old = driver.avail;
-            driver.post(1, &[into(DATA, 20)]);
-            assert!(driver.would_kick(old));
-            assert!(ring.has_news());
-            assert_eq!(ring.reserve(30, 12, 4), Ok(Reservation::Ready(2)));
-        }
-    }
 }
 
 #[test]
@@ -99,13 +33,6 @@ fn calls_by_flag() {
         assert_eq!(ring.publish(), Call::Nothing);
         assert_eq!(driver.calls(0), 0);
     }
-}
-
-#[test]
-fn no_call_without_an_eventfd() {
-    let mut driver = Driver::new(4, 0);
-    let mut ring = PackedRing::start(RingConfig { call: None, ..driver.config() }).unwrap();
-    assert_eq!(round(&mut driver, &mut ring, 1, 1), Call::Suppressed);
 }
 
 /// Every place of the event on two laps, relative to every burst that fits, everywhere on the ring.
@@ -185,101 +112,5 @@ fn events_beyond_the_ring() {
         driver.set_raw_wish(event, AT_DESC);
         round(&mut driver, &mut ring, 3, 1);
         assert!(driver.calls(0) <= 1);
-    }
-}
-
-/// Whatever a guest wishes, it gets one call a burst at most.
-#[test]
-fn a_guest_that_always_wants_calls_gets_one_a_burst() {
-    let mut driver = Driver::new(256, F_EVENT_IDX);
-    let mut ring = driver.start();
-    for _ in 0..5 {
-        driver.set_wish(driver.avail, AT_DESC);
-        round(&mut driver, &mut ring, 200, 1);
-        assert_eq!(driver.calls(1), 1);
-    }
-}
-
-/// The guest writes its wish, then looks; we publish, then look: one sees the other.
-#[test]
-#[cfg_attr(miri, ignore = "slow, and no eventfds")]
-fn no_call_is_lost_between_threads() {
-    const ROUNDS: u16 = 5_000;
-    for features in [0, F_EVENT_IDX] {
-        let mut driver = Driver::new(3, features);
-        let mut ring = driver.start();
-        let deadline = Instant::now() + Duration::from_secs(60);
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                driver.post(0, &[out(DATA, 1)]);
-                driver.post(1, &[out(DATA, 1), out(DATA, 1)]);
-                let mut used = 0;
-                while used < ROUNDS {
-                    for (id, _) in driver.used() {
-                        driver.post(id, &vec![out(DATA, 1); 1 + usize::from(id)]);
-                        used += 1;
-                    }
-                    // As Linux: wish for a call, look once more, and sleep.
-                    let wish = if features == 0 { ENABLE } else { AT_DESC };
-                    driver.set_wish(driver.seen, wish);
-                    fence(Ordering::SeqCst);
-                    if used < ROUNDS && !driver.is_used(driver.seen) {
-                        assert!(driver.sleep(), "a call was lost after {used}");
-                    }
-                    driver.set_wish(driver.seen, DISABLE);
-                }
-            });
-            let mut done = 0;
-            while done < ROUNDS && Instant::now() < deadline {
-                if ring.available(1).unwrap() > 0 {
-                    serve(&mut ring, 1);
-                    ring.publish();
-                    done += 1;
-                } else {
-                    std::thread::yield_now();
-                }
-            }
-        });
-    }
-}
-
-/// We write our wish, then look; the guest publishes, then looks: one sees the other.
-#[test]
-#[cfg_attr(miri, ignore = "slow, and no eventfds")]
-fn no_kick_is_lost_between_threads() {
-    const ROUNDS: u16 = 5_000;
-    for features in [0, F_EVENT_IDX] {
-        let mut driver = Driver::new(3, features);
-        let mut ring = driver.start();
-        let wires = Wires::new();
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                for id in 0..ROUNDS {
-                    while driver.avail - driver.seen > 1 {
-                        driver.used();
-                        std::thread::yield_now();
-                    }
-                    let old = driver.avail;
-                    driver.post(id, &vec![out(DATA, 1); 1 + usize::from(id % 2)]);
-                    fence(Ordering::SeqCst);
-                    if driver.would_kick(old) {
-                        wires.kick();
-                    }
-                }
-            });
-            let mut done = 0;
-            while done < ROUNDS {
-                ring.set_kicks(true);
-                if !ring.has_news() {
-                    assert!(wires.sleep_until_kicked(), "a kick was lost after {done}");
-                }
-                ring.set_kicks(false);
-                while ring.available(1).unwrap() > 0 {
-                    serve(&mut ring, 1);
-                    ring.publish();
-                    done += 1;
-                }
-            }
-        });
     }
 }

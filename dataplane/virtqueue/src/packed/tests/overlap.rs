@@ -97,7 +97,7 @@ fn descriptors_that_change_between_two_reads() {
                 Ok(taken) => {
                     good += 1;
                     let len = taken.unwrap().len as usize;
-                    assert_eq!(ranges(&driver, &ring).iter().map(|(_, len)| len).sum::<usize>(), len);
+                    assert_eq!(driver.lent(&ring).iter().map(|(_, len)| len).sum::<usize>(), len);
                 }
                 Err(_) => bad += 1,
             }

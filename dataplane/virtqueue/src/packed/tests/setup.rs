@@ -126,34 +126,6 @@ fn a_base_with_chains_in_flight() {
 }
 
 #[test]
-fn a_ring_goes_on_where_the_last_one_stopped() {
-    for start in 0..10 {
-        let mut driver = Driver::new(5, 0).at(start);
-        let mut ring = driver.start();
-        for id in 0..3u16 {
-            driver.guest.write(DATA + u64::from(id), &[id as u8]);
-            driver.post(id, &[out(DATA + u64::from(id), 1)]);
-        }
-        let (zero, one) = (take(&mut ring).unwrap(), take(&mut ring).unwrap());
-        assert_eq!((zero.1, one.1), (vec![0], vec![1]));
-        ring.complete(one.0, 7);
-        ring.complete(zero.0, 8);
-        ring.publish();
-        let base = ring.base();
-        assert_eq!(base, driver.base(start + 2));
-        drop(ring);
-
-        let mut ring = driver.start_at(base);
-        assert_eq!(ring.available(9), Ok(1));
-        let (two, content) = take(&mut ring).unwrap();
-        assert_eq!(content, [2]);
-        ring.complete(two, 9);
-        ring.publish();
-        assert_eq!(driver.used(), [(1, 7), (0, 8), (2, 9)]);
-    }
-}
-
-#[test]
 fn the_guest_chooses_the_format() {
     let driver = Driver::new(5, 1 << 32);
     let mut ring = crate::Ring::start(driver.config()).unwrap();

@@ -113,7 +113,7 @@ proptest! {
                         let sum: usize = segments.iter().map(Segment::len).sum();
                         assert_eq!(sum, len as usize);
                         assert!(token.id < size && segments.iter().all(|segment| segment.len() > 0));
-                        ranges(&driver, &ring);
+                        driver.lent(&ring);
                         // Half of them are kept for ever.
                         taken += 1;
                         if taken % 2 == 0 {
@@ -123,14 +123,14 @@ proptest! {
                     Ok(())
                 }),
                 Mischief::Reserve(len, chains) => ring.reserve(len, 12, chains).map(|outcome| {
-                    let room: usize = ranges(&driver, &ring).iter().map(|(_, len)| len).sum();
+                    let room: usize = driver.lent(&ring).iter().map(|(_, len)| len).sum();
                     match outcome {
                         Reservation::Ready(n) => assert!(n <= chains && room >= len as usize),
                         _ => assert_eq!(room, 0),
                     }
                 }),
                 Mischief::Offer(len, most, used) => ring.offer(len, 12, most).map(|offer| {
-                    let room: usize = ranges(&driver, &ring).iter().map(|(_, len)| len).sum();
+                    let room: usize = driver.lent(&ring).iter().map(|(_, len)| len).sum();
                     assert_eq!(room.min(u32::MAX as usize), offer.room as usize);
                     assert!(offer.chains <= most && (room == 0) == (offer.chains == 0));
                     let base = ring.base() as u16;
@@ -156,7 +156,7 @@ proptest! {
             }
             prop_assert_eq!(ring.violation(), stopped);
             if stopped.is_some() && taken % 3 == 0 {
-                ring = driver.start_at(driver.avail);
+                ring = driver.start_at(driver.avail.into());
                 stopped = None;
             }
         }

@@ -34,7 +34,7 @@ struct Poster {
 
 impl Poster {
     fn new(size: u16, features: u64, start: u16) -> Poster {
-        let driver = Driver::new(size, features).at_index(start);
+        let driver = Driver::new(size, features).at(start.into());
         Poster { driver, free: (0..size).rev().collect(), posted: Vec::new() }
     }
 
@@ -66,7 +66,7 @@ impl Poster {
             let at = TABLES + (16 * u64::from(self.driver.size) + 16) * u64::from(last) + u64::from(head) % 3;
             chain.push(self.driver.table(at, &bufs[direct..]));
         }
-        self.driver.post(&slots, &chain);
+        self.driver.post_in(&slots, &chain);
         self.posted.push((head, slots, bufs));
         Some(head)
     }
@@ -74,8 +74,8 @@ impl Poster {
     /// Takes back what is used: each chain once, each known. Returns (head, length, buffers).
     fn collect(&mut self) -> Vec<(u16, u32, Vec<Buf>)> {
         let used = self.driver.used();
-        let back = |(id, len): (u32, u32)| {
-            let at = self.posted.iter().position(|(head, ..)| u32::from(*head) == id);
+        let back = |(id, len)| {
+            let at = self.posted.iter().position(|(head, ..)| *head == id);
             let (head, slots, bufs) = self.posted.remove(at.expect("a chain that is not posted was used"));
             self.free.extend(slots);
             (head, len, bufs)
@@ -149,10 +149,9 @@ proptest! {
                     let n = ring.available(n).unwrap().min(n);
                     prop_assert!(usize::from(n) <= sent.len());
                     for _ in 0..n {
-                        let (head, len, content) = take(&mut ring).unwrap();
-                        prop_assert_eq!(len as usize, content.len());
-                        prop_assert_eq!((head, content), sent.pop_front().unwrap());
-                        held.push(head);
+                        let (token, content) = take(&mut ring).unwrap();
+                        prop_assert_eq!((token.id, content), sent.pop_front().unwrap());
+                        held.push(token.id);
                     }
                 }
                 SendOp::Complete(n, at) => for _ in 0..n.min(held.len() as u16) {
@@ -186,7 +185,7 @@ proptest! {
                     if let Some(head) = guest.post(&Layout { lens: vec![1], indirect: 0 }, 0, fill) {
                         sent.push_back((head, vec![7]));
                         // Whoever waits after asking is woken; whoever does not want to be, is not.
-                        prop_assert_eq!(guest.driver.would_kick(old) || news, wanted || news);
+                        prop_assert_eq!(guest.driver.would_kick(old.into()) || news, wanted || news);
                     }
                 }
                 SendOp::Restart => {
@@ -199,7 +198,7 @@ proptest! {
                     used_at = used_at.wrapping_add(completed.len() as u16);
                     let back: Vec<_> = guest.collect().into_iter().map(|(head, len, _)| (head, len)).collect();
                     prop_assert_eq!(back, std::mem::take(&mut completed));
-                    ring = guest.driver.start_at(ring.base() as u16);
+                    ring = guest.driver.start_at(ring.base());
                     first = true;
                 }
             }
@@ -332,7 +331,7 @@ proptest! {
                     prop_assert!(due.is_empty());
                     prop_assert_eq!(arrived, packets.drain(..).flatten().collect::<Vec<u8>>());
                     if let ReceiveOp::Restart = op {
-                        ring = guest.driver.start_at(ring.base() as u16);
+                        ring = guest.driver.start_at(ring.base());
                     }
                 }
             }

@@ -58,7 +58,7 @@ fn ours(driver: &Driver, ring: &mut SplitRing) -> (Vec<Chain>, Option<Violation>
     let mut all = || -> Result<(), Violation> {
         for _ in 0..ring.available(u16::MAX)? {
             let (head, _) = take_unread(ring)?;
-            let pieces = ranges(driver, ring).into_iter().map(|(addr, len)| (addr, len as u64));
+            let pieces = driver.lent(ring).into_iter().map(|(addr, len)| (addr, len as u64));
             chains.push((head, joined(pieces)));
         }
         Ok(())
@@ -80,7 +80,7 @@ proptest! {
         start: u16, chains in prop::collection::vec((bufs(), 0..5usize), 1..8),
         event in -3..12i16, event_idx: bool,
     ) {
-        let mut driver = Driver::new(64, F_INDIRECT | if event_idx { F_EVENT_IDX } else { 0 }).at_index(start);
+        let mut driver = Driver::new(64, F_INDIRECT | if event_idx { F_EVENT_IDX } else { 0 }).at(start.into());
         let mut ring = driver.start();
         let mut slot = 0;
         for (n, (bufs, indirect)) in chains.iter().enumerate() {
@@ -92,7 +92,7 @@ proptest! {
             }
             let slots: Vec<u16> = (slot..slot + chain.len() as u16).rev().collect();
             slot += chain.len() as u16;
-            driver.post(&slots, &chain);
+            driver.post_in(&slots, &chain);
         }
         driver.set_used_event(start.wrapping_add_signed(event));
         let (memory, mut queue) = oracle(&driver, start);
