@@ -5,7 +5,8 @@
 //! - `worker`: a pinned thread and its poll loop
 //! - `nap`: how a worker without work sleeps
 //! - `slow_path`: the thread that waits for guests and sockets
-//! - `lane`: what these own: pairs of queues that exchange packets
+//! - `handle`: control's end of these threads
+//! - `lane`: what they own: pairs of queues that exchange packets
 //! - `control`: which port is whose backend: take back, change, give out
 //! - `ports`: the control side of every port, and adding and removing it
 //! - `live`: what changes while it runs
@@ -22,6 +23,7 @@ mod control;
 mod cores;
 mod frontend;
 mod guest;
+mod handle;
 mod intended;
 mod lane;
 mod live;

@@ -27,7 +27,7 @@ const BELL: u64 = u64::MAX;
 /// A waker's event is its lane's id, and behind that its number among the lane's.
 const LANE_SHIFT: u32 = 16;
 
-/// Wakes a worker: control has something for it.
+/// Wakes a worker, or the slow path: control has something for it.
 pub struct Bell(EventFd);
 
 impl Bell {

@@ -11,16 +11,16 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, unbounded};
+use crossbeam_channel::{Receiver, Sender, TryRecvError, unbounded};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use nix::sys::eventfd::{EfdFlags, EventFd};
 use port::punt::Punt;
 use port::socket::SocketPair;
 
+use crate::handle::Handle;
 use crate::lane::{Lane, LaneId};
+use crate::nap::Bell;
 
 mod punt;
 mod ready;
@@ -31,7 +31,7 @@ use served::Served;
 
 /// Events fetched at a time.
 const EVENTS: usize = 64;
-/// The event of the slow path's own eventfd.
+/// The bell's event.
 const WAKE: u64 = u64::MAX;
 
 /// What control asks of the slow path.
@@ -49,86 +49,47 @@ enum Command {
 pub struct PuntId(u64);
 
 /// Control's handle on the slow path. The thread ends when this is dropped.
-pub struct SlowPath {
-    wake: Arc<EventFd>,
-    /// Taken, and so closed, to end the thread.
-    commands: Option<Sender<Command>>,
-    thread: Option<JoinHandle<()>>,
-}
+pub struct SlowPath(Handle<Command>);
 
 impl SlowPath {
     /// Starts the thread.
     pub fn start() -> io::Result<SlowPath> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        let wake = EventFd::from_value_and_flags(0, EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?;
-        epoll.add(&wake, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, WAKE))?;
+        let bell = Bell::new()?;
+        epoll.add(&bell, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, WAKE))?;
         let (commands, inbox) = unbounded();
         let run = move || Runner { epoll, inbox, lanes: BTreeMap::new(), punts: BTreeMap::new() }.run();
         let thread = std::thread::Builder::new().name("slow-path".to_owned()).spawn(run)?;
-        Ok(SlowPath { wake: Arc::new(wake), commands: Some(commands), thread: Some(thread) })
+        Ok(SlowPath(Handle::new("the slow path".to_owned(), commands, Arc::new(bell), thread)))
     }
 
     /// Gives a lane to the slow path.
     pub fn give(&self, lane: Lane) {
-        self.send(Command::Give(lane));
+        self.0.send(Command::Give(lane));
     }
 
     /// Serves the host's side of an exception path from now on.
     pub fn serve_punt(&self, punt: Arc<Punt>, socket: SocketPair) -> PuntId {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let id = PuntId(NEXT.fetch_add(1, Ordering::Relaxed));
-        self.send(Command::GivePunt(id, Box::new(PuntServed::new(punt, socket))));
+        self.0.send(Command::GivePunt(id, Box::new(PuntServed::new(punt, socket))));
         id
     }
 
     /// Takes the tap of an exception path back. Also, how many packets were taken for the host, and not sent.
     pub fn take_punt(&self, id: PuntId) -> (SocketPair, u64) {
-        let (reply, served) = bounded(1);
-        self.send(Command::TakePunt(id, reply));
-        let served = served.recv().unwrap_or_else(|_| self.died());
+        let served = self.0.fetch(|reply| Command::TakePunt(id, reply));
         (served.socket, served.unsent.is_some().into())
     }
 
     /// Takes a lane back: nothing is in flight, and every used entry is published.
     pub fn take(&self, id: LaneId) -> Lane {
-        let (reply, lane) = bounded(1);
-        self.send(Command::Take(id, reply));
-        lane.recv().unwrap_or_else(|_| self.died())
+        self.0.fetch(|reply| Command::Take(id, reply))
     }
 
     /// Asks for an answer, which comes between two rounds.
     pub fn ask(&self) -> Receiver<()> {
-        let (reply, answer) = bounded(1);
-        self.send(Command::Answer(reply));
-        answer
-    }
-
-    fn send(&self, command: Command) {
-        let sent = self.commands.as_ref().map(|commands| commands.send(command));
-        if !matches!(sent, Some(Ok(()))) {
-            self.died();
-        }
-        self.wake();
-    }
-
-    fn wake(&self) {
-        // It can only fail when the counter is full, and then there is a wake-up under way.
-        let _ = self.wake.write(1);
-    }
-
-    /// As a worker's: should the thread have panicked, the queues it owned are lost, and so is the datapath.
-    fn died(&self) -> ! {
-        panic!("the slow path has died");
-    }
-}
-
-impl Drop for SlowPath {
-    fn drop(&mut self) {
-        self.commands = None;
-        self.wake();
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+        self.0.ask(Command::Answer)
     }
 }
 

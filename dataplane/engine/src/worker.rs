@@ -2,7 +2,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, unbounded};
 use dpdk::cycles;
@@ -12,6 +11,7 @@ use nix::unistd::{Pid, gettid};
 use port::counters::{Counter, Shared, shared};
 
 use crate::config::Idle;
+use crate::handle::Handle;
 use crate::lane::{Lane, LaneId};
 use crate::nap::{Bell, Nap};
 use crate::rota::Rota;
@@ -107,11 +107,7 @@ pub struct Worker {
     pub core: usize,
     /// Its rounds.
     pub counters: Shared<WorkerCounters>,
-    /// Taken, and so closed, to end the thread.
-    commands: Option<Sender<Command>>,
-    /// Wakes it.
-    bell: Arc<Bell>,
-    thread: Option<JoinHandle<()>>,
+    thread: Handle<Command>,
     /// The thread's number in the kernel.
     id: Pid,
 }
@@ -151,7 +147,8 @@ impl Worker {
             })
             .map_err(spawn_error)?;
         let id = outcome.recv().unwrap_or(Err(WorkerError::Pin(core)))?;
-        Ok(Worker { core, counters, commands: Some(commands), bell, thread: Some(thread), id })
+        let thread = Handle::new(format!("the worker on core {core}"), commands, bell, thread);
+        Ok(Worker { core, counters, thread, id })
     }
 
     /// How the kernel runs the thread; `None` where it does not tell.
@@ -170,55 +167,27 @@ impl Worker {
 
     /// Gives a lane to the worker.
     pub fn give(&self, lane: Lane) {
-        self.send(Command::Give(lane));
+        self.thread.send(Command::Give(lane));
     }
 
     /// Takes a lane back, quiesced: no burst is in flight, and every used entry is published.
     pub fn take(&self, id: LaneId) -> Lane {
-        let (reply, lane) = bounded(1);
-        self.send(Command::Take(id, reply));
-        lane.recv().unwrap_or_else(|_| self.died())
+        self.thread.fetch(|reply| Command::Take(id, reply))
     }
 
     /// How the worker is to sleep when it has no work; not at all if it is to poll.
     pub fn nap(&self, idle: Idle) -> io::Result<Option<Box<Nap>>> {
-        nap(&self.bell, idle)
+        nap(self.thread.bell(), idle)
     }
 
     /// Has the worker sleep so from now on.
     pub fn set_nap(&self, nap: Option<Box<Nap>>) {
-        self.send(Command::Nap(nap));
+        self.thread.send(Command::Nap(nap));
     }
 
     /// Asks for an answer, which comes between two rounds.
     pub fn ask(&self) -> Receiver<()> {
-        let (reply, answer) = bounded(1);
-        self.send(Command::Answer(reply));
-        answer
-    }
-
-    fn send(&self, command: Command) {
-        let sent = self.commands.as_ref().map(|commands| commands.send(command));
-        if !matches!(sent, Some(Ok(()))) {
-            self.died();
-        }
-        self.bell.ring();
-    }
-
-    /// A worker only ends when its handle is dropped. Should it have panicked, the queues it owned are
-    /// lost, and so is the datapath.
-    fn died(&self) -> ! {
-        panic!("the worker on core {} has died", self.core);
-    }
-}
-
-impl Drop for Worker {
-    fn drop(&mut self) {
-        self.commands = None;
-        self.bell.ring();
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+        self.thread.ask(Command::Answer)
     }
 }
 
