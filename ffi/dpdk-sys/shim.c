@@ -95,6 +95,7 @@ int rw_eth_info(uint16_t port, struct rw_dev_info *out)
 		.rss_offloads = info.flow_type_rss_offloads,
 		.max_rx_pktlen = info.max_rx_pktlen,
 		.max_lro_pkt_size = info.max_lro_pkt_size,
+		.if_index = info.if_index,
 		.min_mtu = info.min_mtu,
 		.max_mtu = info.max_mtu,
 		.max_rx_queues = info.max_rx_queues,

@@ -105,6 +105,7 @@ struct rw_dev_info {
 	uint64_t rss_offloads;
 	uint32_t max_rx_pktlen;
 	uint32_t max_lro_pkt_size; /* 0: the driver does not say */
+	uint32_t if_index;         /* the kernel's interface that it is; 0: none */
 	uint16_t min_mtu;
 	uint16_t max_mtu;
 	uint16_t max_rx_queues;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 pub use dpdk::eal::HugepagePolicy;
 pub use port::punt::Classes;
-pub use port::socket::SocketKind;
+pub use port::socket::{SocketKind, check_name as check_interface};
 pub use snapshot::Idle;
 pub use vhost_user::features::{OFFLOADS, all_offloads};
 

@@ -174,7 +174,7 @@ impl Ports {
         let backend = self.control().backend(guest).map(str::to_owned);
         let up = backend.as_deref().is_some_and(|backend| self.link_up(backend));
         let nic = backend.filter(|_| up).and_then(|backend| self.nic(&backend));
-        let link = nic.map(|nic| nic.nic.port.link());
+        let link = nic.map(|nic| nic.nic.link());
         Link {
             up,
             speed_mbps: link.map(|link| link.speed_mbps).filter(|speed| *speed > 0),

@@ -124,7 +124,7 @@ fn queue_pair(index: u16, counters: &PairCounters) -> snapshot::QueuePair {
 
 /// A NIC as it is now.
 pub fn nic_port(NicPort { config, nic }: &NicPort) -> Port {
-    let link = nic.port.link();
+    let link = nic.link();
     let held = nic.counters.iter().map(|pair| pair.rx_held.get()).sum();
     let state = if link.up { "up" } else { "down" };
     let pairs = nic.counters.iter().map(|pair| &***pair);

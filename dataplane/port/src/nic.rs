@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use dpdk::BURST_MAX;
 use dpdk::burst::Burst;
-use dpdk::ethdev::{self, Device, DeviceConfig, DeviceError, RxQueue, TxQueue};
+use dpdk::ethdev::{self, Device, DeviceConfig, DeviceError, Link, RxQueue, TxQueue};
 use dpdk::mbuf::Mbuf;
 use dpdk::mempool::{Mempool, MempoolError};
 use net::Takes;
@@ -14,6 +14,7 @@ use net::Takes;
 use crate::counters::{DropReason, Lengths, PairCounters, Passed, Shared, shared};
 use crate::guest::Moved;
 use crate::outbox::Outbox;
+use crate::socket::Interface;
 
 mod judge;
 mod offloads;
@@ -29,6 +30,10 @@ const DESCRIPTORS: u16 = 1024;
 const SEGMENT: u16 = 2048;
 /// Mbufs an lcore keeps to itself.
 const CACHE: u32 = 256;
+
+/// Drivers over a socket of an interface, which say that its link is up whatever has become of it. Read in DPDK 22.11 and
+/// 24.11.
+const LINK_UNSEEN: [&str; 3] = ["net_af_packet", "net_af_xdp", "net_pcap"];
 
 /// Bytes of a page, and of a pool's caches.
 const PAGE: u64 = 4096;
@@ -125,6 +130,8 @@ pub struct Nic {
     pub max_frame: u32,
     /// Counters of each queue pair.
     pub counters: Vec<Shared<PairCounters>>,
+    /// What the driver does not look at.
+    interface: Option<Interface>,
     link_up: Arc<AtomicBool>,
 }
 
@@ -200,7 +207,8 @@ impl Nic {
         };
         let started = device.start(config).map_err(device_error)?;
         let max_frame = u32::from(started.port.mtu()) + net::FRAME_OVERHEAD;
-        let link_up = Arc::new(AtomicBool::new(started.port.link().up));
+        let interface = interface(&started.port);
+        let link_up = Arc::new(AtomicBool::new(is_up(&started.port, interface.as_ref())));
         let counters: Vec<Shared<PairCounters>> = started.rx.iter().map(|_| shared()).collect();
         let sending = Sending::of(&started.port, pool.data_room());
         let verdicts = Verdicts::of(&started.port);
@@ -218,7 +226,7 @@ impl Nic {
             counters: counters.clone(),
         });
         let pairs = pairs.collect();
-        Ok((Nic { port: started.port, pool, max_frame, counters, link_up }, pairs))
+        Ok((Nic { port: started.port, pool, max_frame, counters, interface, link_up }, pairs))
     }
 
     /// The offloads in force, by DPDK's names.
@@ -229,7 +237,7 @@ impl Nic {
     /// Looks at the link again; while it is down, nothing is sent and guests are held back. Returns
     /// whether the link is up, and whether that is news.
     pub fn refresh_link(&self) -> (bool, bool) {
-        let up = self.port.link().up;
+        let up = is_up(&self.port, self.interface.as_ref());
         (up, self.link_up.swap(up, Ordering::Relaxed) != up)
     }
 
@@ -237,6 +245,23 @@ impl Nic {
     pub fn link_up(&self) -> bool {
         self.link_up.load(Ordering::Relaxed)
     }
+
+    /// The link: up if it was when last looked at, and what the driver says of it now.
+    pub fn link(&self) -> Link {
+        Link { up: self.link_up(), ..self.port.link() }
+    }
+}
+
+/// The interface that a device has its link from, if its driver does not look at that. One that cannot be looked at is
+/// none: then the driver's word counts.
+fn interface(port: &ethdev::Port) -> Option<Interface> {
+    let info = port.info();
+    let unseen = info.if_index > 0 && LINK_UNSEEN.contains(&info.driver.as_str());
+    unseen.then(|| Interface::here(info.if_index).ok()).flatten()
+}
+
+fn is_up(port: &ethdev::Port, interface: Option<&Interface>) -> bool {
+    port.link().up && interface.is_none_or(Interface::is_up)
 }
 
 impl NicPair {

@@ -25,6 +25,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 pub use error::{SocketFault, SocketPortError};
 pub use link::InterfaceCounters;
 pub use pair::{Arrived, Fault, Held, SocketPair};
+pub(crate) use watch::Interface;
 pub use watch::{LinkState, SocketStatus};
 
 use crate::counters::{PairCounters, Shared, shared};
@@ -214,7 +215,7 @@ fn set_non_blocking(fd: &OwnedFd) -> Result<(), SocketFault> {
 }
 
 /// Whether the kernel would take it for an interface's name. (A tap's name with a % would be a pattern.)
-fn check_name(name: &str) -> Result<(), SocketFault> {
+pub fn check_name(name: &str) -> Result<(), SocketFault> {
     let wrong = |why| Err(SocketFault::BadName(why));
     match name {
         "" => wrong("it is empty"),

@@ -178,6 +178,29 @@ fn state(link: &Link) -> LinkState {
     }
 }
 
+/// An interface of the network namespace that it was named in.
+pub(crate) struct Interface {
+    index: u32,
+    /// A question and its answer belong together.
+    netlink: Mutex<Netlink>,
+}
+
+impl Interface {
+    /// The one of that index, here.
+    pub fn here(index: u32) -> io::Result<Interface> {
+        Ok(Interface { index, netlink: Mutex::new(Netlink::new()?) })
+    }
+
+    /// Whether packets can pass. No memory for the answer, at worst, is no news.
+    pub fn is_up(&self) -> bool {
+        let netlink = self.netlink.lock().unwrap_or_else(PoisonError::into_inner);
+        match netlink.by_index(self.index) {
+            Ok(link) => link.is_some_and(|link| state(&link).is_up()),
+            Err(_) => true,
+        }
+    }
+}
+
 /// Frames for us that the interface has dropped. A tap transmits to us; a macvtap has received them for us; a raw
 /// socket counts for itself.
 fn missed(kind: SocketKind, counters: &InterfaceCounters) -> u64 {

@@ -65,6 +65,8 @@ pub struct DeviceInfo {
     pub max_rx_pktlen: u32,
     /// Largest packet that it makes of several it received, in bytes; 0 where the driver does not say.
     pub max_lro_pkt_size: u32,
+    /// Index of the kernel's interface that the device is, as far as the driver says; 0 for none.
+    pub if_index: u32,
     /// Receive offloads, see [`offload`].
     pub rx_offload_capa: u64,
     /// Transmit offloads, see [`offload`].
@@ -104,6 +106,7 @@ impl DeviceInfo {
             max_mtu: raw.max_mtu,
             max_rx_pktlen: raw.max_rx_pktlen,
             max_lro_pkt_size: raw.max_lro_pkt_size,
+            if_index: raw.if_index,
             rx_offload_capa: raw.rx_offload_capa,
             tx_offload_capa: raw.tx_offload_capa,
             tx_seg_max: limit(raw.tx_seg_max),
@@ -211,6 +214,7 @@ mod tests {
             max_mtu,
             max_rx_pktlen,
             max_lro_pkt_size: 0,
+            if_index: 0,
             rx_offload_capa: 0,
             tx_offload_capa: 0,
             tx_seg_max: u16::MAX,
