@@ -11,7 +11,7 @@ use crate::daemon::{self, Daemon, assert_balanced};
 use crate::frames::{Frames, number};
 use crate::relay::Relay;
 use crate::scene::{Scene, pcap_device};
-use crate::testpmd::{Setup, Testpmd, virtio_user};
+use crate::testpmd::{Setup, Testpmd, virtio_path, virtio_user};
 use crate::{pcap, wait};
 
 /// Shortest frame.
@@ -214,13 +214,8 @@ impl Outcome {
 
     fn see_paths(&mut self, guest: &Testpmd) {
         let log = guest.child.log();
-        let path = |end: &str| {
-            let mut lines = log.lines().rev();
-            let path = lines.find_map(|line| line.split_once("virtio: using ")?.1.strip_suffix(end));
-            path.map_or("unknown", |path| path.trim_start_matches("packed ring ")).to_owned()
-        };
-        self.receives = path(" Rx path on port 0");
-        self.sends = path(" Tx path on port 0");
+        self.receives = virtio_path(&log, "Rx");
+        self.sends = virtio_path(&log, "Tx");
     }
 }
 

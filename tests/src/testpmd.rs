@@ -59,6 +59,14 @@ pub fn virtio_user(socket: &Path, queues: usize, queue_size: usize) -> String {
     format!("net_virtio_user0,path={socket},queues={queues},queue_size={queue_size}")
 }
 
+/// How its virtio driver receives (`way` is "Rx") or sends ("Tx") on port 0, as it says in its log at level info:
+/// "vectorized", "mergeable buffer", ...
+pub fn virtio_path(log: &str, way: &str) -> String {
+    let end = format!(" {way} path on port 0");
+    let path = log.lines().rev().find_map(|line| line.split_once("virtio: using ")?.1.strip_suffix(&end));
+    path.map_or("unknown", |path| path.trim_start_matches("packed ring ")).to_owned()
+}
+
 /// Counters of one of its ports, as `show port stats` gives them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {

@@ -366,12 +366,22 @@ pub struct NewPort {
     /// Queue pairs; 1 when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queues: Option<u16>,
-    /// Number of the user who may open the tap, if it is created.
+    /// The user who may open the tap, if it is created.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub user: Option<u32>,
-    /// Number of the group that may.
+    pub user: Option<Account>,
+    /// The group that may.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub group: Option<u32>,
+    pub group: Option<Account>,
+}
+
+/// A user or a group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Account {
+    /// By its number.
+    Number(u32),
+    /// By its name, or its number as text.
+    Name(String),
 }
 
 /// Body of `POST /v1/reload`.

@@ -9,13 +9,18 @@ use crate::traffic::Traffic;
 
 /// The interface of `backend` itself goes down, and is up again.
 fn goes_down(backend: &str) {
+    goes_down_with(backend, backend);
+}
+
+/// So does `interface`.
+fn goes_down_with(backend: &str, interface: &str) {
     let traffic = Traffic::start(backend, "");
     for _ in 0..2 {
         let since = Instant::now();
-        traffic.lan.set_up(backend, false);
+        traffic.lan.set_up(interface, false);
         let down = traffic.wait_state(backend, "down", since);
         let since = Instant::now();
-        traffic.lan.set_up(backend, true);
+        traffic.lan.set_up(interface, true);
         let up = traffic.wait_state(backend, "up", since);
         println!("{backend}: down was shown after {down:?}, up after {up:?}");
         traffic.assert_flows();
@@ -38,17 +43,23 @@ fn traffic_is_back_when_the_interface_is_up_again_nic() {
     goes_down("wire0");
 }
 
-/// The interface of `backend` is removed. That is shown as `state`, if the driver says so; the guest goes elsewhere,
-/// and there is no way back.
-fn vanishes(backend: &str, state: Option<&str>) {
+/// What a driver over a socket does not look at.
+#[test]
+fn traffic_is_back_when_the_interface_is_up_again_af_packet() {
+    goes_down("wire2");
+}
+
+#[test]
+fn traffic_is_back_when_the_other_end_is_up_again_af_packet() {
+    goes_down_with("wire2", "wire2b");
+}
+
+/// The interface of `backend` is removed. That is shown as `state`; the guest goes elsewhere, and there is no way back.
+fn vanishes(backend: &str, state: &str) {
     let traffic = Traffic::start(backend, "");
     let daemon = &traffic.daemon;
     run(&["ip", "link", "del", backend]);
-    let assert_shown = || {
-        if let Some(state) = state {
-            traffic.wait_state(backend, state, Instant::now());
-        }
-    };
+    let assert_shown = || traffic.wait_state(backend, state, Instant::now());
     assert_shown();
     // While it is gone, the guest's queues are where they were, and its frontend is served.
     assert_eq!(daemon.port("vm1").state, "up");
@@ -65,22 +76,22 @@ fn vanishes(backend: &str, state: Option<&str>) {
 
 #[test]
 fn an_interface_that_vanishes_is_shown_and_left_tap() {
-    vanishes("tap0", Some("gone"));
+    vanishes("tap0", "gone");
 }
 
 #[test]
 fn an_interface_that_vanishes_is_shown_and_left_raw() {
-    vanishes("raw0", Some("gone"));
+    vanishes("raw0", "gone");
 }
 
 #[test]
 fn an_interface_that_vanishes_is_shown_and_left_nic() {
-    vanishes("wire0", Some("down"));
+    vanishes("wire0", "down");
 }
 
 #[test]
-fn an_interface_that_vanishes_is_left_af_packet() {
-    vanishes("wire2", None);
+fn an_interface_that_vanishes_is_shown_and_left_af_packet() {
+    vanishes("wire2", "down");
 }
 
 /// Another MTU is shown, and stops nothing that fits it.

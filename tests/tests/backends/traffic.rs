@@ -21,8 +21,8 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    /// Guest vm1 is connected to `backend`: "wire0", a nic that knows of its link; "wire2", one that does not (with
-    /// DPDK 22.11); "tap0" or "raw0". `more` is lines for it.
+    /// Guest vm1 is connected to `backend`: "wire0", a nic whose driver knows of its link; "wire2", one whose does not;
+    /// "tap0" or "raw0". `more` is lines for it.
     pub fn start(backend: &str, more: &str) -> Traffic {
         let lan = Lan::enter("10.79.5.1/24");
         ["raw0", "wire1", "wire2"].into_iter().for_each(|name| lan.veth(name));

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use tests::daemon::Daemon;
 use tests::scene::Scene;
 use tests::wait;
@@ -62,6 +63,20 @@ fn a_capture_lasts_longer_than_any_other_request_and_ends_when_its_time_is_over(
     assert_eq!(packets(&file, ""), []);
 }
 
+/// timeout(1) sends its signal to the program, and to the group that this is in: that is one Ctrl-C, not two.
+#[test]
+fn a_signal_that_timeout_sends_twice_ends_a_capture_well() {
+    let (scene, daemon) = scene();
+    for round in 0..20 {
+        let recording = Recording::start(&scene, &daemon, &format!("twice{round}"), &["vm1"]);
+        recording.child.signal(Signal::SIGINT);
+        // The second one comes while the first is seen to, in some of the rounds.
+        std::thread::sleep(Duration::from_micros(100 * round));
+        let (_, said) = recording.stop();
+        assert_eq!((said.captured, said.dropped), (0, 0));
+    }
+}
+
 #[test]
 fn a_daemon_that_stops_ends_its_captures() {
     let (scene, mut daemon) = scene();
@@ -85,6 +100,7 @@ fn what_cannot_be_captured_is_refused_and_no_file_is_made() {
         (&["vm1:x"], "vm1:x: \"x\" is not the number of a queue pair, 0 or more"),
         (&["vm1", "udp prot 7"], "the filter is not understood: "),
         (&["vm1", "--count", "0"], "count is 0: there would be nothing to capture"),
+        (&["vm1", "--seconds", "0"], "seconds is 0: there would be nothing to capture"),
         (&["vm1", "--snaplen", "0"], "snaplen is 0: there would be nothing to capture"),
     ] {
         let output = daemon.client(&[&["capture", "-w", path], arguments].concat());

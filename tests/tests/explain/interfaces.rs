@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tests::daemon::Daemon;
-use tests::lan::{Lan, tap_device};
+use tests::lan::{Lan, nic_device, tap_device};
 use tests::namespace::run;
 use tests::scene::Scene;
 use tests::wait;
@@ -68,6 +68,39 @@ fn interfaces() {
     let words = "it runs on its fallback tap1, because wire0 has no link";
     table.ask("fallback in use", &daemon, "vm2", Note("backend"), words);
     table.ask("its nic's link down", &daemon, "wire0", Fail("link"), "wire0: the link is down");
+    table.end();
+    assert!(daemon.stop(Duration::from_secs(5)).success());
+}
+
+/// The drivers themselves say that it is up.
+#[test]
+fn a_nic_on_an_interface_without_link() {
+    let mut table = Table::start("a nic on an interface without link");
+    let lan = Lan::enter("10.79.8.1/24");
+    lan.veth("wire0");
+    lan.veth("wire1");
+    let mut scene = Scene::new();
+    scene.nic("wire0", &nic_device(0, "wire0"), 1, "");
+    scene.nic("wire1", "net_pcap1,iface=wire1", 1, "");
+    scene.guest("vm1", "wire0", 1);
+    scene.guest("vm2", "wire1", 1);
+    let mut daemon = scene.start();
+    let _guests = [running(&scene, "vm1"), running(&scene, "vm2")];
+    for (guest, nic) in [("vm1", "wire0"), ("vm2", "wire1")] {
+        table.ask("link up", &daemon, guest, Well, &format!("{guest} c"));
+        for (situation, interface) in
+            [("its interface", nic.to_owned()), ("the other end", format!("{nic}b"))]
+        {
+            lan.set_up(&interface, false);
+            wait_state(&daemon, nic, "down");
+            table.ask(&format!("{situation} is down"), &daemon, guest, Fail("link"), "the link is down");
+            lan.set_up(&interface, true);
+            wait_state(&daemon, nic, "up");
+        }
+    }
+    run(&["ip", "link", "del", "wire0"]);
+    wait_state(&daemon, "wire0", "down");
+    table.ask("its interface is gone", &daemon, "vm1", Fail("link"), "wire0: the link is down");
     table.end();
     assert!(daemon.stop(Duration::from_secs(5)).success());
 }

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use snapshot::Offered;
 
-use crate::live::{IdleCommand, NewGuest, NewNic, WorkerCommand};
+use crate::live::{IdleCommand, NewGuest, NewNic, WorkerCommand, name, offered};
 
 /// Shows what a running ringwired does.
 ///
@@ -52,6 +53,7 @@ pub enum Command {
     /// Counters: packets and bytes each way, held, and drops by reason.
     Stats {
         /// Only this port: also bursts, sizes, held time, kicks and calls of each of its queues.
+        #[arg(value_parser = name)]
         name: Option<String>,
         /// What each drop reason means; those that packets were dropped for first.
         #[arg(long)]
@@ -84,6 +86,7 @@ pub enum Command {
     /// Exit status: 0 it carries or can carry traffic; 1 a precondition fails; 3 ringwired cannot be reached.
     Explain {
         /// The port: a guest, nic, tap or raw.
+        #[arg(value_parser = name)]
         name: String,
         #[command(flatten)]
         output: Output,
@@ -132,6 +135,7 @@ pub enum PortCommand {
     /// Remove a port that no other guest needs as its backend, fallback or exception path.
     Remove {
         /// The port.
+        #[arg(value_parser = name)]
         name: String,
         #[command(flatten)]
         output: Output,
@@ -139,6 +143,7 @@ pub enum PortCommand {
     /// Everything about one port.
     Show {
         /// The port.
+        #[arg(value_parser = name)]
         name: String,
         #[command(flatten)]
         output: Output,
@@ -153,15 +158,29 @@ pub enum AddCommand {
     /// A NIC that DPDK drives.
     Nic(Box<NewNic>),
     /// A tap, created when its interface is missing, or a macvtap.
-    Tap(NewSocket),
+    Tap(NewTap),
     /// A raw socket on an interface.
     Raw(NewSocket),
+}
+
+/// A tap port.
+#[derive(Debug, Args)]
+pub struct NewTap {
+    #[command(flatten)]
+    pub socket: NewSocket,
+    /// Name or number of the user who may open the tap, too, if it is created.
+    #[arg(long)]
+    pub user: Option<String>,
+    /// Name or number of the group that may.
+    #[arg(long)]
+    pub group: Option<String>,
 }
 
 /// A tap or raw port.
 #[derive(Debug, Args)]
 pub struct NewSocket {
     /// The port's name.
+    #[arg(value_parser = name)]
     pub name: String,
     /// Name of the kernel's interface.
     #[arg(long, required_unless_present = "fds", conflicts_with = "fds")]
@@ -189,6 +208,7 @@ pub enum BackendCommand {
     /// Connect a guest to another port while it runs, or to none.
     Set {
         /// The guest.
+        #[arg(value_parser = name)]
         guest: String,
         /// A nic, tap or raw port, another guest, or "none".
         port: String,
@@ -206,9 +226,11 @@ pub enum GuestCommand {
     /// ringwired that offers less: take offloads away before the guest is started.
     Offloads {
         /// The guest.
+        #[arg(value_parser = name)]
         guest: String,
         /// "auto" (all), "off" (none), or names as QEMU has them, separated by commas: csum,host_tso4.
-        offloads: String,
+        #[arg(value_parser = offered)]
+        offloads: Offered,
         #[command(flatten)]
         output: Output,
     },
@@ -218,7 +240,7 @@ pub enum GuestCommand {
 #[derive(Debug, Args)]
 pub struct Capture {
     /// The port, or one of its queue pairs: vm1, vm1:0.
-    #[arg(value_name = "PORT[:QUEUE]")]
+    #[arg(value_name = "PORT[:QUEUE]", value_parser = name)]
     pub name: String,
     /// The file; "-" is standard output, for tcpdump -r - or tshark -r -.
     #[arg(short = 'w', long = "write", value_name = "FILE")]

@@ -5,6 +5,7 @@ mod filter;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -15,6 +16,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::args::{Capture, Passing};
 use crate::client::{self, ClientError};
 
+/// Signals that come within this time are one.
+const PAIR: Duration = Duration::from_millis(500);
 /// What a capture is.
 const PCAPNG: &str = "application/x-pcapng";
 
@@ -74,9 +77,9 @@ async fn copy(api: &Path, answer: Response<Incoming>, file: &Path) -> Result<Opt
     loop {
         let frame = tokio::select! {
             frame = stream.frame() => frame,
-            () = signals.next() => {
+            first = signals.next() => {
                 // What was captured until now still comes. A second signal does not wait for it.
-                if let Some(place) = place.as_ref().filter(|_| signals.count == 1) {
+                if let Some(place) = place.as_ref().filter(|_| first) {
                     client::delete_beside(api, place).await?;
                     continue;
                 }
@@ -110,20 +113,31 @@ fn said(counts: &HeaderMap) -> String {
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
-    count: usize,
+    /// When the first one came.
+    first: Option<Instant>,
 }
 
 impl Signals {
     fn install() -> io::Result<Signals> {
         let (interrupt, terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-        Ok(Signals { interrupt, terminate, count: 0 })
+        Ok(Signals { interrupt, terminate, first: None })
     }
 
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
+    /// The next one: whether it is the first. Both of a pair are one, as timeout(1) sends them, to us and to our group.
+    async fn next(&mut self) -> bool {
+        loop {
+            tokio::select! {
+                _ = self.interrupt.recv() => {}
+                _ = self.terminate.recv() => {}
+            }
+            match self.first {
+                None => {
+                    self.first = Some(Instant::now());
+                    return true;
+                }
+                Some(first) if first.elapsed() > PAIR => return false,
+                Some(_) => {}
+            }
         }
-        self.count += 1;
     }
 }

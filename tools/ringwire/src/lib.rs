@@ -24,10 +24,11 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser};
 use clap_complete::Shell;
 use serde::de::DeserializeOwned;
-use snapshot::{Backend, NewPort, Offered, Offloads, Port, PortKind};
+use snapshot::{Account, Backend, NewPort, Offloads, Port, PortKind};
 
 use args::{
-    AddCommand, BackendCommand, Cli, Command, ConfigCommand, GuestCommand, NewSocket, Output, PortCommand,
+    AddCommand, BackendCommand, Cli, Command, ConfigCommand, GuestCommand, NewSocket, NewTap, Output,
+    PortCommand,
 };
 use client::{ClientError, path_element};
 
@@ -78,8 +79,11 @@ fn run(api: &Path, command: &Command) -> Result<(String, u8), ClientError> {
         Command::Port(PortCommand::Show { name, output }) => show(api, &port(name), output, views::port),
         Command::Port(PortCommand::Add(AddCommand::Guest(new))) => live::add_guest(api, new),
         Command::Port(PortCommand::Add(AddCommand::Nic(new))) => live::add_nic(api, new),
-        Command::Port(PortCommand::Add(AddCommand::Tap(new))) => add(api, PortKind::Tap, new),
-        Command::Port(PortCommand::Add(AddCommand::Raw(new))) => add(api, PortKind::Raw, new),
+        Command::Port(PortCommand::Add(AddCommand::Tap(new))) => {
+            let NewTap { socket, user, group } = new;
+            add(api, PortKind::Tap, socket, [user, group])
+        }
+        Command::Port(PortCommand::Add(AddCommand::Raw(new))) => add(api, PortKind::Raw, new, [&None, &None]),
         Command::Port(PortCommand::Remove { name, output }) => {
             view_answer(api, client::delete(api, &port(name))?, output, |port: &Port| {
                 format!("{}: removed\n", port.name)
@@ -94,7 +98,7 @@ fn run(api: &Path, command: &Command) -> Result<(String, u8), ClientError> {
         }
         Command::Guest(GuestCommand::Offloads { guest, offloads, output }) => {
             let path = format!("/v1/guests/{}/offloads", path_element(guest));
-            let answer = client::put(api, &path, &Offloads { offloads: offered(offloads) }, Vec::new())?;
+            let answer = client::put(api, &path, &Offloads { offloads: offloads.clone() }, Vec::new())?;
             view_answer(api, answer, output, views::offloads)
         }
         Command::Config(ConfigCommand::Dump(output)) => configuration::dump(api, output),
@@ -125,19 +129,17 @@ fn completions(shell: Shell) -> String {
     String::from_utf8_lossy(&script).into_owned()
 }
 
-/// One of the two words, or a list.
-fn offered(text: &str) -> Offered {
-    match text {
-        "auto" | "off" => Offered::Word(text.to_owned()),
-        list => Offered::List(list.split(',').map(str::to_owned).collect()),
-    }
-}
-
-/// Adds a tap or raw port.
-fn add(api: &Path, kind: PortKind, new: &NewSocket) -> Result<String, ClientError> {
+/// Adds a tap or raw port. `accounts` are the user and the group who may open it, too.
+fn add(
+    api: &Path,
+    kind: PortKind,
+    new: &NewSocket,
+    accounts: [&Option<String>; 2],
+) -> Result<String, ClientError> {
     let path = format!("/v1/ports/{}", path_element(&new.name));
     let NewSocket { interface, queues, fds, output, .. } = new;
-    let body = NewPort { kind, interface: interface.clone(), queues: *queues, user: None, group: None };
+    let [user, group] = accounts.map(|account| account.clone().map(Account::Name));
+    let body = NewPort { kind, interface: interface.clone(), queues: *queues, user, group };
     let answer = client::put(api, &path, &body, descriptors::inherited(fds)?)?;
     view_answer(api, answer, output, views::port)
 }

@@ -1,10 +1,12 @@
 //! What changes while ringwired runs: nics, guests and workers.
 
+use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::path::Path;
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
-use snapshot::{Assign, Idle, IdleMode, PortKind, Worker};
+use snapshot::{Assign, Idle, IdleMode, Offered, PortKind, Worker};
 
 use crate::args::Output;
 use crate::client::{self, ClientError, path_element};
@@ -14,6 +16,7 @@ use crate::{show, view_answer, views};
 #[derive(Debug, Args, Serialize)]
 pub struct NewNic {
     /// The port's name.
+    #[arg(value_parser = name)]
     #[serde(skip)]
     name: String,
     /// PCI address, or a vdev such as "net_af_packet0,iface=eth1".
@@ -43,10 +46,11 @@ pub struct NewNic {
 #[derive(Debug, Args, Serialize)]
 pub struct NewGuest {
     /// The port's name.
+    #[arg(value_parser = name)]
     #[serde(skip)]
     name: String,
     /// Path of the vhost-user socket.
-    #[arg(long)]
+    #[arg(long, value_parser = absolute)]
     socket: String,
     /// Permission bits of the socket, such as 0660.
     #[arg(long)]
@@ -64,6 +68,10 @@ pub struct NewGuest {
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     queues: Option<u16>,
+    /// Queue pairs that the workers on these cores are to poll.
+    #[arg(long, value_name = "PAIR=CORE,...", value_parser = pairs_and_cores)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    assign: Option<BTreeMap<u16, u16>>,
     /// A nic, tap or raw port, another guest, or "none".
     #[arg(long, value_name = "PORT")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -76,6 +84,10 @@ pub struct NewGuest {
     #[arg(long, value_name = "SECONDS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     fallback_hold: Option<u16>,
+    /// auto, off, or names such as csum,host_tso4: what it is offered.
+    #[arg(long, value_parser = offered)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    offloads: Option<Offered>,
     /// Tap that is its exception path.
     #[arg(long, value_name = "TAP")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -159,6 +171,38 @@ fn queue(text: &str) -> Result<(String, u16), String> {
     parts
         .filter(|(guest, _)| !guest.is_empty())
         .ok_or_else(|| "expected GUEST:QUEUE, such as vm1:0".to_owned())
+}
+
+fn pairs_and_cores(text: &str) -> Result<BTreeMap<u16, u16>, String> {
+    let mut assigned = BTreeMap::new();
+    for part in text.split(',') {
+        let parts =
+            part.split_once('=').and_then(|(pair, core)| Some((pair.parse().ok()?, core.parse().ok()?)));
+        let (pair, core) = parts.ok_or_else(|| format!("{part:?}: expected PAIR=CORE, such as 0=1"))?;
+        if assigned.insert(pair, core).is_some() {
+            return Err(format!("queue pair {pair} is there twice"));
+        }
+    }
+    Ok(assigned)
+}
+
+/// The path of a file from the root on: ringwired may run in another directory than this.
+fn absolute(text: &str) -> Result<String, String> {
+    let path = std::path::absolute(text).map_err(|error| error.to_string())?;
+    path.into_os_string().into_string().map_err(|_| "this directory's name is not UTF-8 text".to_owned())
+}
+
+/// The name of a port.
+pub fn name(text: &str) -> Result<String, &'static str> {
+    if text.is_empty() { Err("a port has a name") } else { Ok(text.to_owned()) }
+}
+
+/// Offloads on a command line. ringwired knows their names.
+pub fn offered(text: &str) -> Result<Offered, Infallible> {
+    Ok(match text {
+        "auto" | "off" => Offered::Word(text.to_owned()),
+        list => Offered::List(list.split(',').map(str::to_owned).collect()),
+    })
 }
 
 fn worker_of_choice(text: &str) -> Result<Choice, String> {

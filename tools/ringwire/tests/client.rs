@@ -158,6 +158,11 @@ fn a_port_is_asked_for_and_descriptors_go_along() {
         refused(&server.socket(), &["port", "add", "tap", "t", "--interface", "t0", "--queues", "2"]);
     let rest = "Tap, interface: \"t0\", descriptors: [], queues: 2, user: None, group: None } [] already\n";
     assert_eq!((status, line), (1, format!("{asked}{rest}")));
+    let add = ["port", "add", "tap", "t", "--interface", "t0", "--user", "root", "--group"];
+    let (_, line) = refused(&server.socket(), &[add.as_slice(), &["7"]].concat());
+    assert!(line.contains("user: Some(0), group: Some(7)"), "{line}");
+    let (status, line) = refused(&server.socket(), &[add.as_slice(), &["no such"]].concat());
+    assert_eq!((status, line.as_str()), (1, "ringwire: no group is called \"no such\"\n"));
     let command = format!(
         "exec {RINGWIRE} --api {} port add raw t --fd 7 3</dev/zero 7</dev/null",
         server.socket().display()
@@ -248,7 +253,29 @@ fn a_refusal_is_the_daemons_own_words_and_1() {
 }
 
 #[test]
+fn a_socket_is_here_and_not_where_ringwired_runs() {
+    let server = Server::start();
+    let here = std::env::current_dir().unwrap().join("run/g0");
+    let (_, line) = refused(&server.socket(), &["port", "add", "guest", "g0", "--socket", "./run/g0"]);
+    assert!(line.contains(&format!("socket: {here:?}")), "{line}");
+}
+
+#[test]
 fn a_wrong_command_line_is_2() {
+    let nameless: [&[&str]; 7] = [
+        &["port", "show", ""],
+        &["port", "remove", ""],
+        &["port", "add", "tap", "", "--interface", "t0"],
+        &["port", "add", "guest", "", "--socket", "/tmp/g0"],
+        &["stats", ""],
+        &["backend", "set", "", "none"],
+        &["guest", "offloads", "", "auto"],
+    ];
+    for arguments in nameless {
+        let output = ringwire(Path::new("/nowhere"), arguments);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!((output.status.code(), said.contains("a port has a name")), (Some(2), true), "{said}");
+    }
     for arguments in [[].as_slice(), &["bogus"], &["port"], &["port", "show"], &["status", "--jsno"]] {
         let output = ringwire(Path::new("/nowhere"), arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
@@ -360,12 +387,24 @@ fn nics_and_guests_are_asked_for() {
     );
     let guest = ["port", "add", "guest", "g0", "--socket", "/tmp/g0", "--backend", "wire1", "--queues", "2"];
     let more = ["--punt", "tap0", "--punt-classes", "arp,lldp", "--fallback", "tap0", "--fallback-hold", "9"];
-    let (_, line) = refused(&server.socket(), &[guest.as_slice(), &more].concat());
+    let last = ["--assign", "0=1,1=1", "--offloads", "csum"];
+    let (_, line) = refused(&server.socket(), &[guest.as_slice(), &more, &last].concat());
     for part in [
-        "socket: \"/tmp/g0\", socket_mode: None, socket_group: None, queues: 2, assign: {}, backend: Some(\"wire1\")",
+        "socket: \"/tmp/g0\", socket_mode: None, socket_group: None, queues: 2, assign: {0: 1, 1: 1}, backend: Some(\"wire1\")",
         "fallback: Some(\"tap0\"), fallback_hold: 9s",
+        "offloads: 1 ",
         "PuntConfig { port: \"tap0\", classes: Classes { arp: true, nd: false, lldp: true, lacp: false, mac: None }",
     ] {
         assert!(line.contains(part), "{part}: {line}");
+    }
+    for (assigned, why) in [
+        ("0:1", "\"0:1\": expected PAIR=CORE, such as 0=1"),
+        ("0=1,", "\"\": expected PAIR=CORE, such as 0=1"),
+        ("0=1,0=2", "queue pair 0 is there twice"),
+    ] {
+        let answer = ringwire(&server.socket(), &[guest.as_slice(), &["--assign", assigned]].concat());
+        assert_eq!(answer.status.code(), Some(2), "{assigned}");
+        let said = String::from_utf8_lossy(&answer.stderr).into_owned();
+        assert!(said.contains(why), "{assigned}: {said}");
     }
 }

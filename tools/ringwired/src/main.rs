@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use engine::{Datapath, StartError};
-use ringwired::api::{self, LogFilter, Operator};
+use ringwired::api::{self, LogFilter, Operator, parse_log_filter};
 use ringwired::args::{Args, Level};
 use ringwired::config::{self, Config, ConfigError};
 use ringwired::log;
@@ -68,8 +68,12 @@ fn run(args: &Args) -> Result<(), Failure> {
         );
         return Ok(());
     }
-    let (filter, log_filter) = LogFilter::new(log_filter(args.log));
+    let (filter, not_understood) = log_filter(args.log);
+    let (filter, log_filter) = LogFilter::new(filter);
     let _log = log::init(filter, args.log_format, args.log_lines)?;
+    if let Some(problem) = not_understood {
+        tracing::warn!("{problem}: info is logged");
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(STATUS_THREADS)
@@ -141,16 +145,19 @@ fn counters(ports: &[Port]) -> String {
     format!("rx {rx}, tx {tx}, held {held}, drops {drops} packets")
 }
 
-/// What is logged: as the command line has it, else the environment.
-fn log_filter(level: Option<Level>) -> EnvFilter {
-    let default = || EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    level.map_or_else(default, |level| {
-        EnvFilter::new(match level {
-            Level::Error => "error",
-            Level::Warn => "warn",
-            Level::Info => "info",
-            Level::Debug => "debug",
-            Level::Trace => "trace",
-        })
-    })
+/// What is logged: as the command line has it, else the environment; and what is wrong with that.
+fn log_filter(level: Option<Level>) -> (EnvFilter, Option<String>) {
+    let environment = std::env::var(EnvFilter::DEFAULT_ENV).ok().filter(|text| !text.is_empty());
+    let wanted = match (level, &environment) {
+        (Some(Level::Error), _) => "error",
+        (Some(Level::Warn), _) => "warn",
+        (Some(Level::Info), _) | (None, None) => "info",
+        (Some(Level::Debug), _) => "debug",
+        (Some(Level::Trace), _) => "trace",
+        (None, Some(text)) => text,
+    };
+    match parse_log_filter(wanted) {
+        Ok(filter) => (filter, None),
+        Err(problem) => (EnvFilter::new("info"), Some(format!("{}: {problem}", EnvFilter::DEFAULT_ENV))),
+    }
 }

@@ -166,6 +166,31 @@ fn a_bad_configuration_is_one_line_and_2() {
 }
 
 #[test]
+fn a_configuration_without_end_is_one_line_and_2() {
+    let bench = Bench::new();
+    std::fs::remove_file(bench.path("rw.toml")).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", bench.path("rw.toml")).unwrap();
+    // It would read until there is no memory left.
+    let mut command = Command::new("timeout");
+    command.args(["20", "prlimit", "--as=4000000000", RINGWIRED, "--check", "--config", "rw.toml"]);
+    let output = command.current_dir(bench.directory.path()).output().unwrap();
+    let line = "rw.toml: cannot be read: it is longer than 4 MiB\n";
+    assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(2), line));
+}
+
+/// A mistake in the environment is said, and does not silence the log.
+#[test]
+fn a_filter_that_is_none_is_told() {
+    let bench = Bench::new();
+    let mut command = bench.command();
+    command.env("RUST_LOG", "debgu");
+    let daemon = Daemon::start_as(&bench, command);
+    let line = daemon.logged("RUST_LOG");
+    assert!(line.contains(" WARN ") && line.contains("\"debgu\" is no level"), "{line}");
+    daemon.logged("ready, control API on");
+}
+
+#[test]
 fn a_wrong_command_line_is_2() {
     assert_eq!(Command::new(RINGWIRED).output().unwrap().status.code(), Some(2));
     assert_eq!(Bench::new().output(&["--log", "loud"]).status.code(), Some(2));
@@ -288,9 +313,18 @@ fn systemd_finds_nothing_wrong_with_the_unit() {
     }
     let bench = Bench::new();
     let unit = include_str!("../../systemd/ringwired.service");
-    let installed = "/usr/bin/ringwired";
-    assert!(unit.contains(&format!("ExecStart={installed} ")));
-    std::fs::write(bench.path("ringwired.service"), unit.replace(installed, RINGWIRED)).unwrap();
+    // It looks whether each program can be executed, and none need be installed here.
+    let mut commands = Vec::new();
+    let unit: String = unit.lines().fold(String::new(), |unit, line| {
+        let Some((key, command)) = line.split_once('=').filter(|(key, _)| key.starts_with("Exec")) else {
+            return unit + line + "\n";
+        };
+        let (program, arguments) = command.split_once(' ').expect(line);
+        commands.push((key, program));
+        format!("{unit}{key}={RINGWIRED} {arguments}\n")
+    });
+    assert_eq!(commands, [("ExecStart", "/usr/bin/ringwired"), ("ExecReload", "/usr/bin/ringwire")]);
+    std::fs::write(bench.path("ringwired.service"), unit).unwrap();
     let mut verify = Command::new("systemd-analyze");
     let output = verify
         .args(["verify", "--man=no", "--recursive-errors=no"])

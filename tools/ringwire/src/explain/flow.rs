@@ -6,13 +6,25 @@ use super::Check;
 use super::sight::{Seen, Sight};
 use crate::units::{count, rate};
 
-/// What passes through a port, to follow its name.
-pub fn summary(sight: &Sight, port: Seen<Port>) -> String {
+/// What passes through a port.
+#[derive(Default)]
+pub struct Passing {
+    /// Whether anything does.
+    pub any: bool,
+    /// In words that follow the port's name.
+    pub text: String,
+}
+
+/// What passes through `port`.
+pub fn passing(sight: &Sight, port: Seen<Port>) -> Passing {
     let per_second = |packets: u64| rate(packets as f64 / sight.elapsed.as_secs_f64(), "pps");
-    match (port.moved(|port| port.rx_packets), port.moved(|port| port.tx_packets)) {
-        (0, 0) => "can carry traffic, though none passed just now".to_owned(),
-        (rx, tx) => format!("carries traffic (rx {}, tx {})", per_second(rx), per_second(tx)),
-    }
+    let (rx, tx) = (port.moved(|port| port.rx_packets), port.moved(|port| port.tx_packets));
+    let any = rx > 0 || tx > 0;
+    let text = match any {
+        true => format!("carries traffic (rx {}, tx {})", per_second(rx), per_second(tx)),
+        false => "can carry traffic, though none passed just now".to_owned(),
+    };
+    Passing { any, text }
 }
 
 /// Whether packets wait at either end that nobody takes; otherwise how many passed.

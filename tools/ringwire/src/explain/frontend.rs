@@ -16,7 +16,10 @@ pub fn socket(port: Seen<Port>, host: &Host) -> Vec<Check> {
     let path = &guest.socket;
     let Some(file) = guest.frontend.socket_file else {
         let found = format!("the socket {path} is gone: somebody has removed it");
-        let advice = "restart ringwired, which makes it anew";
+        let advice = format!(
+            "ringwire port remove {}, then ringwire reload or port add: it is made anew",
+            port.name()
+        );
         return vec![match guest.connected {
             true => Check::note(
                 "socket",

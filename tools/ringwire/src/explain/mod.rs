@@ -27,6 +27,7 @@ use snapshot::Status;
 
 use crate::client::{self, ClientError};
 use crate::host::Host;
+use flow::Passing;
 use sight::Sight;
 
 /// Time between the two looks: long enough for a guest that sends now and then, and for the kernel's scheduler.
@@ -34,7 +35,7 @@ const BETWEEN: Duration = Duration::from_millis(300);
 /// More time for what seems to stand still: on a busy machine it may only have had to wait.
 const PATIENCE: Duration = Duration::from_millis(1500);
 /// Checks that fail because something stands still.
-const STANDSTILL: [&str; 3] = ["worker", "buffers", "held"];
+const STANDSTILL: [&str; 3] = ["worker", rings::BUFFERS, "held"];
 
 /// What a check found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -100,7 +101,7 @@ pub fn run(api: &Path, name: &str, json: bool) -> Result<(String, u8), ClientErr
     let host = Host::real();
     let (report, status) = match examine(api, name, &host) {
         Err(ClientError::Unreachable { socket, problem }) => {
-            (report(name, vec![daemon::unreachable(&socket, &problem, &host)], ""), 3)
+            (report(name, vec![daemon::unreachable(&socket, &problem, &host)], &Passing::default()), 3)
         }
         Err(refused) => return Err(refused),
         Ok(report) => {
@@ -124,7 +125,7 @@ fn examine(api: &Path, name: &str, host: &Host) -> Result<Report, ClientError> {
         let now = look()?;
         let sight = Sight::new(&before, &now, asked.elapsed());
         let port = sight.port(name).ok_or_else(|| no_such_port(name, &now))?;
-        Ok(report(name, walk::walk(&sight, port, host), &flow::summary(&sight, port)))
+        Ok(report(name, walk::walk(&sight, port, host), &flow::passing(&sight, port)))
     };
     let found: Report = look_again(BETWEEN)?;
     let stands_still = found.cause.is_some_and(|cause| STANDSTILL.contains(&cause));
@@ -137,8 +138,9 @@ fn no_such_port(name: &str, status: &Status) -> ClientError {
     ClientError::Refused(format!("no port is called {name:?} (there are: {})", names.join(", ")))
 }
 
-/// Draws the conclusion; `flow` says what passes.
-fn report(name: &str, checks: Vec<Check>, flow: &str) -> Report {
+/// Draws the conclusion.
+fn report(name: &str, checks: Vec<Check>, passing: &Passing) -> Report {
+    let passes = &passing.text;
     // A worker that shares its core makes everything slow, and explains nothing else.
     let mut telling = checks.iter().filter(|check| check.check != "worker").chain(&checks);
     let note = telling.find(|check| check.mark == Mark::Note);
@@ -150,15 +152,18 @@ fn report(name: &str, checks: Vec<Check>, flow: &str) -> Report {
     };
     let (mark, cause, verdict) = match (fail, note) {
         (Some(fail), _) => {
-            let verdict =
-                format!("{name} carries no traffic: {}: {}{}", fail.of, fail.found, more(Mark::Fail));
+            let carries = match fail.check == rings::BUFFERS && passing.any {
+                true => format!("{passes}, and one way only"),
+                false => "carries no traffic".to_owned(),
+            };
+            let verdict = format!("{name} {carries}: {}: {}{}", fail.of, fail.found, more(Mark::Fail));
             (Mark::Fail, Some(fail.check), verdict)
         }
         (None, Some(note)) => {
-            let verdict = format!("{name} {flow}, but {}: {}{}", note.of, note.found, more(Mark::Note));
+            let verdict = format!("{name} {passes}, but {}: {}{}", note.of, note.found, more(Mark::Note));
             (Mark::Note, Some(note.check), verdict)
         }
-        (None, None) => (Mark::Ok, None, format!("{name} {flow}, and nothing is in the way")),
+        (None, None) => (Mark::Ok, None, format!("{name} {passes}, and nothing is in the way")),
     };
     Report { port: name.to_owned(), mark, cause, verdict, checks }
 }

@@ -7,6 +7,10 @@ use super::frontend::quoted;
 use super::sight::Seen;
 
 const PARKED: &str = "parked";
+/// So many queues are told by their numbers.
+const SHOWN: usize = 8;
+/// The check for receive buffers: without any, what the guest sends may pass all the same.
+pub const BUFFERS: &str = "buffers";
 
 /// Whether each pair that the guest uses runs.
 pub fn started(port: Seen<Port>) -> Vec<Check> {
@@ -94,19 +98,22 @@ pub fn buffers(port: Seen<Port>) -> Vec<Check> {
     };
     let bare: Vec<String> =
         receiving.iter().filter(is_bare).map(|queue| queue.now.index.to_string()).collect();
-    let numbers = bare.join(", ");
+    let numbers = match bare.len().saturating_sub(SHOWN) {
+        0 => bare.join(", "),
+        more => format!("{} and {more} more", bare[..SHOWN].join(", ")),
+    };
     let advice = "the guest's driver must fill its receive rings: is its interface up, has it memory?";
     vec![match bare.len() {
-        0 => Check::ok("buffers", port.name(), "the guest has posted receive buffers"),
+        0 => Check::ok(BUFFERS, port.name(), "the guest has posted receive buffers"),
         some if some < receiving.len() => {
             let found = format!("the guest has posted no receive buffers in queues: {numbers}");
-            Check::note("buffers", port.name(), found, advice)
+            Check::note(BUFFERS, port.name(), found, advice)
         }
         _ => {
             let used = receiving.iter().any(|queue| queue.now.used > 0);
             let more = if used { "no more " } else { "no " };
             let found = format!("the guest has posted {more}receive buffers in queue {numbers}");
-            Check::fail("buffers", port.name(), found, advice)
+            Check::fail(BUFFERS, port.name(), found, advice)
         }
     }]
 }

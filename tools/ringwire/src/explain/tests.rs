@@ -1,6 +1,6 @@
 //! Every precondition, broken in a snapshot of a healthy datapath.
 
-use snapshot::{Interface, PortKind, RingState, SocketFile, WorkerThread};
+use snapshot::{DropReason, Interface, PortKind, Queue, RingState, SocketFile, WorkerThread};
 
 use super::*;
 use crate::host::made_up::MadeUp;
@@ -48,7 +48,7 @@ fn report_of(name: &str, before: &Status, now: &Status) -> Report {
     let made = MadeUp::new(&[]);
     let sight = Sight::new(before, now, BETWEEN);
     let port = sight.port(name).unwrap();
-    report(name, walk::walk(&sight, port, &made.host()), &flow::summary(&sight, port))
+    report(name, walk::walk(&sight, port, &made.host()), &flow::passing(&sight, port))
 }
 
 /// The report about `name` after `change` to both looks.
@@ -109,6 +109,10 @@ fn the_way_to_a_frontend() {
         guest(status).connected = false;
     });
     assert_verdict(&gone, Mark::Fail, "socket", "/run/ringwire/vm1.sock is gone");
+    // No other guest is disturbed.
+    let advice =
+        gone.checks.iter().find(|check| check.check == "socket").and_then(|check| check.advice.as_deref());
+    assert_eq!(advice, Some("ringwire port remove vm1, then ringwire reload or port add: it is made anew"));
     let absent = with("vm1", |status| guest(status).connected = false);
     assert_verdict(
         &absent,
@@ -138,7 +142,7 @@ fn a_frontend_that_may_not_open_its_socket() {
     let now = later(&before);
     let sight = Sight::new(&before, &now, BETWEEN);
     let checks = walk::walk(&sight, sight.port("vm1").unwrap(), &made.host());
-    let report = report("vm1", checks, "");
+    let report = report("vm1", checks, &Passing::default());
     assert_verdict(&report, Mark::Fail, "socket", "qemu (pid 1000001) of user 64 may not open its socket");
     assert!(report.verdict.contains("mode 0755, user 0, group 0"), "{}", report.verdict);
 }
@@ -234,6 +238,26 @@ fn receive_buffers() {
     );
     // It is merely slow.
     assert_eq!(with("vm1", empty).mark, Mark::Ok);
+}
+
+/// What it sends passes all the same: nobody is told that there is no traffic.
+#[test]
+fn a_guest_that_only_sends() {
+    let report = with("vm1", |status| {
+        status.ports[1].tx_packets = 0;
+        let first = queue(status, 0);
+        (first.ring.posted, first.used) = (Some(false), 0);
+        let first = first.clone();
+        let queues = &mut guest(status).queues;
+        queues.truncate(2);
+        for pair in 1..128 {
+            queues.push(Queue { index: 2 * pair, ..first.clone() });
+            queues.push(Queue { index: 2 * pair + 1, ..queues[1].clone() });
+        }
+    });
+    let words = "vm1 carries traffic (rx 333 pps, tx 0), and one way only: vm1: the guest has posted no receive buffers \
+                 in queue 0, 2, 4, 6, 8, 10, 12, 14 and 120 more";
+    assert_verdict(&report, Mark::Fail, "buffers", words);
 }
 
 #[test]
@@ -353,6 +377,15 @@ fn packets_that_wait_or_are_dropped() {
         "drops",
         "wire0: drops all packets that enter here as guest_buffer_too_small",
     );
+    for reason in DropReason::ALL {
+        let dropped = with("vm1", |status| {
+            let earlier = status.ports[1].rx_packets == healthy().ports[1].rx_packets;
+            status.ports[1].drops.insert(reason.name().into(), if earlier { 0 } else { 7 });
+        });
+        let words = format!("that entered here as {}: ", reason.name());
+        assert_verdict(&dropped, Mark::Note, "drops", &words);
+        assert!(!dropped.verdict.contains("does not know"), "{}", dropped.verdict);
+    }
     let past = still("vm1", |status| {
         status.ports[0].drops.insert("not_connected".into(), 1000);
         status.ports[1].tx_packets = 0;
@@ -364,8 +397,11 @@ fn packets_that_wait_or_are_dropped() {
 fn a_daemon_out_of_reach_is_the_first_cross() {
     let socket = Path::new("/run/x.sock");
     let made = MadeUp::new(&[("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages", "0")]);
-    let report =
-        report("vm1", vec![daemon::unreachable(socket, "the socket does not exist", &made.host())], "");
+    let report = report(
+        "vm1",
+        vec![daemon::unreachable(socket, "the socket does not exist", &made.host())],
+        &Passing::default(),
+    );
     assert_verdict(
         &report,
         Mark::Fail,

@@ -116,7 +116,8 @@ fn wanted(new: &NewCapture) -> Result<Wanted, String> {
             Some(Program::new(&instructions).map_err(|error| error.to_string())?)
         }
     };
-    for (name, number) in [("count", new.count), ("snaplen", new.snaplen.map(u64::from))] {
+    let numbers = [("count", new.count), ("seconds", new.seconds), ("snaplen", new.snaplen.map(u64::from))];
+    for (name, number) in numbers {
         if number == Some(0) {
             return Err(format!("{name} is 0: there would be nothing to capture"));
         }

@@ -36,7 +36,7 @@ impl LogFilter {
 
 /// A level, or levels of targets: `info,engine=debug`. A word that is no level would silence everything but a target of
 /// that name, which nobody means who mistypes a level.
-fn parse(text: &str) -> Result<EnvFilter, String> {
+pub fn parse(text: &str) -> Result<EnvFilter, String> {
     for directive in text.split(',') {
         if !directive.contains('=') && (directive.is_empty() || LevelFilter::from_str(directive).is_err()) {
             return Err(format!(

@@ -40,7 +40,7 @@ use crate::socket::ApiSocket;
 
 use answer::{Refusal, json};
 use captures::Captures;
-pub use log::{EnvFilter, LogFilter};
+pub use log::{EnvFilter, LogFilter, parse as parse_log_filter};
 pub use openapi::description;
 pub use server::{BODY_BYTES, CONNECTION_TIME, HEADER_BYTES, HEADER_TIME, MAX_CONNECTIONS};
 

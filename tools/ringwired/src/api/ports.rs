@@ -8,7 +8,7 @@ use engine::PortError;
 use engine::config::{SocketConfig, SocketKind};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use snapshot::{NewPort, PortKind};
+use snapshot::{Account, NewPort, PortKind};
 
 use super::answer::{Body, Named, Refusal, content, json};
 use super::{Api, guests};
@@ -98,7 +98,12 @@ fn socket_config(name: String, wanted: NewPort, fds: usize) -> Result<SocketConf
         _ => {}
     }
     let interface = wanted.interface.unwrap_or_default();
-    let (user, group) = (wanted.user, wanted.group);
+    let number = |account, kind| match account {
+        Some(Account::Name(name)) => shapes::account_number(&name, kind).map(Some),
+        Some(Account::Number(number)) => Ok(Some(number)),
+        None => Ok(None),
+    };
+    let (user, group) = (number(wanted.user, shapes::USER)?, number(wanted.group, shapes::GROUP)?);
     Ok(SocketConfig { name, kind, interface, descriptors: Vec::new(), queues, user, group })
 }
 

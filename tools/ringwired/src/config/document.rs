@@ -8,6 +8,9 @@ use toml::de::{DeTable, DeValue};
 
 use super::ConfigError;
 
+/// Characters of a guessed key that an error shows.
+const KEY_SHOWN: usize = 80;
+
 /// The text of one file.
 pub(super) struct Document<'a> {
     file: &'a str,
@@ -77,8 +80,16 @@ impl<'a> Document<'a> {
         };
         match path.is_empty() {
             true => "top level".to_owned(),
-            false => path.escape_debug().to_string(),
+            false => shortened(&path).escape_debug().to_string(),
         }
+    }
+}
+
+/// What was guessed of a file that is none of ours need not be shown in full.
+fn shortened(path: &str) -> String {
+    match path.char_indices().nth(KEY_SHOWN) {
+        Some((end, _)) => format!("{}...", &path[..end]),
+        None => path.to_owned(),
     }
 }
 
@@ -97,6 +108,9 @@ fn join(path: &str, key: &str) -> String {
 /// ` (allowed: a, b)`, preceded by the one that `found` looks like a misspelling of.
 pub(super) fn suggest<'k>(found: &str, allowed: impl IntoIterator<Item = &'k str>) -> String {
     let allowed: Vec<&str> = allowed.into_iter().collect();
+    if allowed.is_empty() {
+        return " (there is none)".to_owned();
+    }
     let close = allowed
         .iter()
         .map(|name| (strsim::damerau_levenshtein(found, name), name))

@@ -12,9 +12,14 @@ pub(crate) mod shapes;
 #[cfg(test)]
 mod tests;
 
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use document::Document;
+
+/// Longest file, in bytes: ten times one of all guests that there can be, with comments.
+const LONGEST: u64 = 4 << 20;
 
 /// What `ringwired` runs.
 #[derive(Clone, Debug)]
@@ -72,8 +77,7 @@ pub enum ConfigError {
 impl Config {
     /// Reads and validates `file`, for a host on which this process may run on `allowed_cores`.
     pub fn load(file: &Path, allowed_cores: &[usize]) -> Result<Config, ConfigError> {
-        let bytes = std::fs::read(file)
-            .map_err(|source| ConfigError::Unreadable { file: file.to_owned(), source })?;
+        let bytes = read(file).map_err(|source| ConfigError::Unreadable { file: file.to_owned(), source })?;
         let name = file.display().to_string();
         match std::str::from_utf8(&bytes) {
             Ok(text) => Config::parse(&name, text, allowed_cores),
@@ -105,6 +109,16 @@ impl Config {
             guest.backend = by.map(|(_, by)| by.clone());
         }
         self
+    }
+}
+
+/// What is in `file`. Another one may have been named by mistake, and be as long as a disk.
+fn read(file: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(file)?.take(LONGEST + 1).read_to_end(&mut bytes)?;
+    match bytes.len() as u64 {
+        ..=LONGEST => Ok(bytes),
+        _ => Err(io::Error::other(format!("it is longer than {} MiB", LONGEST >> 20))),
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use engine::config::{
     Classes, GuestConfig, HugepagePolicy, Idle, NicConfig, OFFLOADS, PuntConfig, SocketConfig, SocketKind,
-    Thing, all_offloads,
+    Thing, all_offloads, check_interface,
 };
 
 use super::document::{Document, Table, Value, suggest};
@@ -43,8 +43,6 @@ const MTU: std::ops::RangeInclusive<u16> = 68..=9600;
 /// Seconds that a backend must have a link again before its guest returns to it.
 const FALLBACK_HOLD: std::ops::RangeInclusive<u16> = 0..=3600;
 const FALLBACK_HOLD_DEFAULT: u16 = 3;
-/// Longest name of an interface (IFNAMSIZ less its NUL).
-const INTERFACE_MAX: usize = 15;
 
 /// What is unique over the whole file.
 pub(super) struct Claims {
@@ -236,27 +234,21 @@ fn socket_port(
             return Err(table.missing_key("interface", "the kernel's name of it, such as \"eth2\""));
         }
     };
-    let id = |key, find: fn(&str) -> Option<u32>| {
-        table.get(key).map(|value| shapes::id(&value, key, find)).transpose()
-    };
+    let account = |key, kind| table.get(key).map(|value| shapes::account(&value, kind)).transpose();
     Ok(SocketConfig {
         name,
         kind,
         interface,
         descriptors: descriptors.unwrap_or_default(),
         queues,
-        user: id("user", |name| Some(nix::unistd::User::from_name(name).ok()??.uid.as_raw()))?,
-        group: id("group", |name| Some(nix::unistd::Group::from_name(name).ok()??.gid.as_raw()))?,
+        user: account("user", shapes::USER)?,
+        group: account("group", shapes::GROUP)?,
     })
 }
 
 fn interface(value: &Value<'_>, claims: &mut Claims) -> Result<String, ConfigError> {
-    let rule = "an interface's name, 1 to 15 characters";
-    let name = value.string(rule)?;
-    let bad = |c: char| c == '/' || c.is_whitespace();
-    if name.len() > INTERFACE_MAX || name.contains(bad) || name == "." || name == ".." {
-        return Err(value.error(format!("expected {rule} other than / and spaces, found {name:?}")));
-    }
+    let name = value.string("an interface's name")?;
+    check_interface(name).map_err(|fault| value.error(format!("{name:?}: {fault}")))?;
     claims.things.take(Thing::Interface(name.to_owned()), value)?;
     Ok(name.to_owned())
 }

@@ -129,11 +129,24 @@ pub(super) fn mac(value: &Value<'_>) -> Result<[u8; 6], ConfigError> {
     Ok(mac)
 }
 
-/// A user or a group, by number or by the name that `find` knows.
-pub(super) fn id(value: &Value<'_>, what: &str, find: fn(&str) -> Option<u32>) -> Result<u32, ConfigError> {
-    let name = value.string(&format!("a {what}'s name or number"))?;
+/// What an account is, and what knows its name.
+type AccountKind = (&'static str, fn(&str) -> Option<u32>);
+
+pub(crate) const USER: AccountKind =
+    ("user", |name| Some(nix::unistd::User::from_name(name).ok()??.uid.as_raw()));
+pub(crate) const GROUP: AccountKind =
+    ("group", |name| Some(nix::unistd::Group::from_name(name).ok()??.gid.as_raw()));
+
+/// Number of a user or a group.
+pub(super) fn account(value: &Value<'_>, kind: AccountKind) -> Result<u32, ConfigError> {
+    let name = value.string(&format!("a {}'s name or number", kind.0))?;
+    account_number(name, kind).map_err(|problem| value.error(problem))
+}
+
+/// Number of the user or group of this name or number, or that there is none.
+pub(crate) fn account_number(name: &str, (what, find): AccountKind) -> Result<u32, String> {
     let number = name.parse().ok().or_else(|| find(name));
-    number.ok_or_else(|| value.error(format!("no {what} is called {name:?}")))
+    number.ok_or_else(|| format!("no {what} is called {name:?}"))
 }
 
 /// A NIC's device.

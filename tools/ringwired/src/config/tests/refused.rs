@@ -348,13 +348,12 @@ fn a_bad_tap_or_raw_port_is_answered_with_its_line_and_key() {
         ("", "2: tap[0].interface: missing (the kernel's name of it, such as \"eth2\")"),
         (
             "interface = \"a-name-of-16-byte\"",
-            "4: tap[0].interface: expected an interface's name, 1 to 15 characters other than / and spaces, \
-             found \"a-name-of-16-byte\"",
+            "4: tap[0].interface: \"a-name-of-16-byte\": no interface can have this name: it is longer than 15 bytes",
         ),
         (
-            "interface = \"a/b\"",
-            "4: tap[0].interface: expected an interface's name, 1 to 15 characters other than / and spaces, \
-             found \"a/b\"",
+            "interface = \"a%d\"",
+            "4: tap[0].interface: \"a%d\": no interface can have this name: it has a blank, a control character or \
+             one of / : % in it",
         ),
         (
             "fds = [4]\ninterface = \"a\"",
@@ -374,6 +373,27 @@ fn a_bad_tap_or_raw_port_is_answered_with_its_line_and_key() {
     ] {
         assert_eq!(refusal(&file(keys)), format!("rw.toml:{refused}"));
     }
+}
+
+#[test]
+fn where_nothing_can_be_named_that_is_said() {
+    let alone = "datapath.cores = [1]\n[[guest]]\nname = \"a\"\nsocket = \"/a\"\n";
+    for (key, line) in [
+        (
+            "fallback",
+            "rw.toml:5: guest[0].fallback: no nic, tap or raw port has the name \"b\" (there is none)",
+        ),
+        ("punt", "rw.toml:5: guest[0].punt: no tap has the name \"b\" (there is none)"),
+    ] {
+        assert_eq!(refusal(&format!("{alone}{key} = \"b\"\n")), line);
+    }
+}
+
+/// Such as a file of another program.
+#[test]
+fn a_line_without_end_is_not_shown_in_full() {
+    let line = refusal(&format!("[api]\n{} = 1\n", "é[".repeat(5000)));
+    assert!(line.starts_with("rw.toml:2: api.") && line.len() < 400, "{line}");
 }
 
 #[test]
