@@ -18,8 +18,8 @@ use crate::port::Choice;
     version,
     max_term_width = 110,
     after_help = "\
-Exit status: 0 good; 1 loss, duplication or corruption with --check, or a backend that broke the rules;\n\
-2 usage; 3 no connection to the backend, or lost it."
+Exit status: 0 good; 1 loss, duplication, corruption or a stuck packet with --check, or a backend that broke\n\
+the rules; 2 usage, or no room for the result; 3 no connection to the backend, or lost it."
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -36,7 +36,7 @@ Searches the throughput as RFC 2544, 26.1, defines it: the highest rate at which
 (NDR, non-drop rate), or, with --pdr, at which at most that part is (PDR, partial drop rate).\n\n\
 The first trial is at line rate, and says how fast this frontend and backend go at all; --rate caps it. The search \
 halves the span between the highest rate that passed and the lowest that failed, until it is smaller than \
---resolution. Loss is (offered - received) / offered. A packet that was due but not taken by the backend before the \
+--resolution says. Loss is (offered - received) / offered. A packet that was due but not taken by the backend before the \
 trial ended counts as lost, so a backend that holds its guest back instead of dropping is judged alike. With \
 --retries N, a rate fails only after N + 1 trials failed: a shared machine loses packets now and then that the \
 backend is not to blame for. The rate found is confirmed by one more trial, whose latencies are reported.")]
@@ -88,8 +88,8 @@ pub struct DeviceArgs {
     /// Listen on the socket(s) instead of connecting
     #[arg(long)]
     pub server: bool,
-    /// Seconds to wait for the backend's socket
-    #[arg(long, value_name = "S", default_value_t = 5.0)]
+    /// Seconds to wait for the backend's socket, and then for the first packet to come through
+    #[arg(long, value_name = "S", value_parser = parse::seconds, default_value = "5")]
     pub wait: f64,
     /// Queue pairs
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=128))]
@@ -190,19 +190,19 @@ pub struct Run {
     #[arg(long, value_name = "RATE", value_parser = parse::rate, default_value = "line")]
     pub rate: parse::RateArg,
     /// Stop after this time [default: 10, if there is no --count]; 0: never
-    #[arg(long, value_name = "S")]
+    #[arg(long, value_name = "S", value_parser = parse::seconds)]
     pub seconds: Option<f64>,
     /// Stop after this many packets of each sending port (or received, if none sends)
     #[arg(long, value_name = "N")]
     pub count: Option<u64>,
     /// Send and receive for this time first, and forget about it
-    #[arg(long, value_name = "S", default_value_t = 0.0)]
+    #[arg(long, value_name = "S", value_parser = parse::seconds, default_value = "0")]
     pub warm_up: f64,
-    /// Exit with 1 if anything was lost, duplicated or damaged
+    /// Exit with 1 if anything was lost, duplicated or damaged, or is still with the backend
     #[arg(long)]
     pub check: bool,
     /// Seconds without a packet after which the last one is believed to have come
-    #[arg(long, value_name = "S", default_value_t = 0.2)]
+    #[arg(long, value_name = "S", value_parser = parse::seconds, default_value = "0.2")]
     pub drain: f64,
     #[command(flatten)]
     pub output: OutputArgs,
@@ -224,16 +224,16 @@ pub struct Search {
     #[arg(long, value_name = "RATIO", value_parser = parse::ratio, default_value = "0")]
     pub pdr: f64,
     /// Seconds of each trial (RFC 2544 asks for 60)
-    #[arg(long, value_name = "S", default_value_t = 10.0)]
+    #[arg(long, value_name = "S", value_parser = parse::seconds, default_value = "10")]
     pub trial: f64,
-    /// Stop when the span is this part of the first trial's rate
+    /// Stop when the span is this part of the lowest rate that failed
     #[arg(long, value_name = "RATIO", value_parser = parse::ratio, default_value = "1%")]
     pub resolution: f64,
     /// Trials that a rate may fail before it counts as failed, less one
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub retries: u32,
     /// Seconds without a packet after which the last one is believed to have come
-    #[arg(long, value_name = "S", default_value_t = 0.2)]
+    #[arg(long, value_name = "S", value_parser = parse::seconds, default_value = "0.2")]
     pub drain: f64,
     #[command(flatten)]
     pub output: OutputArgs,
@@ -266,10 +266,10 @@ pub struct Reflect {
     pub length: u32,
     /// Virtqueue features not to offer
     #[arg(long, value_name = "NAME,...", value_delimiter = ',',
-          value_parser = ["packed", "mergeable", "in-order", "event-idx", "indirect"])]
+          value_parser = ["packed", "mergeable", "in-order", "indirect", "gso"])]
     pub without: Vec<String>,
     /// Chains returned at a time
-    #[arg(long, value_name = "N", default_value_t = 32)]
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=32768))]
     pub burst: u32,
     /// Pin to this core
     #[arg(long, value_name = "CORE")]

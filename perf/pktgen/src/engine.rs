@@ -105,6 +105,15 @@ pub struct Engine<'a> {
     pub live: &'a Arc<Live>,
 }
 
+/// The part of a trial in which packets are sent.
+struct Sending {
+    seconds: f64,
+    /// Frames that each station received meanwhile.
+    in_time: Vec<u64>,
+    /// Packets of each station that were due when it ended; none at line rate.
+    due: Option<Vec<u64>>,
+}
+
 /// Packets that are due, by time.
 struct Pace {
     /// Packets a tick, times 2^64.
@@ -128,9 +137,11 @@ impl Pace {
         }
     }
 
+    /// Packets due after `elapsed` ticks: the first at once, so that the last is due before the time is up.
     #[inline(always)]
     fn due(&self, elapsed: u64) -> u64 {
-        ((u128::from(elapsed) * u128::from(self.per_tick)) >> 64) as u64
+        let intervals = ((u128::from(elapsed) * u128::from(self.per_tick)) >> 64) as u64;
+        self.limit.min(intervals + 1)
     }
 }
 
@@ -165,26 +176,24 @@ impl Engine<'_> {
             .iter()
             .map(|s| (0..s.port.tx.len()).map(|k| Pace::new(plan, self.clock, s.port.tx.len(), k)).collect())
             .collect();
-        let (seconds, in_time) = self.sending(stations, plan, &paces);
+        let sending = self.sending(stations, plan, &paces);
         self.drain(stations, plan);
         self.publish(stations);
-        let limit = |at: usize| paces[at].iter().fold(0u64, |sum, p| sum.saturating_add(p.limit));
-        let result = stations.iter().enumerate().map(|(at, s)| outcome(s, limit(at), in_time[at], seconds));
-        result.collect()
+        stations.iter().enumerate().map(|(at, s)| outcome(s, at, &sending)).collect()
     }
 
-    /// The packet loop proper. Seconds it took, and frames that each station received meanwhile.
-    fn sending(&self, stations: &mut [Station], plan: &Plan, paces: &[Vec<Pace>]) -> (f64, Vec<u64>) {
+    /// The packet loop proper.
+    fn sending(&self, stations: &mut [Station], plan: &Plan, paces: &[Vec<Pace>]) -> Sending {
         let start = self.clock.now();
         let end = plan.seconds.map_or(u64::MAX, |s| start + self.clock.ticks(s));
         let late = plan.seconds.map_or(u64::MAX, |s| start + self.clock.ticks(s * (1.0 + GRACE)));
         let paced = plan.rate != Rate::Line;
         let sends = stations.iter().any(|s| s.role.tx);
         let mut rounds = 0u32;
-        let mut now;
+        let (mut now, mut elapsed);
         loop {
             now = self.clock.now();
-            let elapsed = now.min(end) - start;
+            elapsed = now.min(end) - start;
             let mut done = sends;
             for (station, paces) in stations.iter_mut().zip(paces) {
                 if station.role.tx {
@@ -223,8 +232,12 @@ impl Engine<'_> {
                 }
             }
         }
-        let in_time = stations.iter().map(frames).collect();
-        (self.clock.seconds(now - start), in_time)
+        let due = |paces: &Vec<Pace>| paces.iter().map(|pace| pace.due(elapsed)).sum();
+        Sending {
+            seconds: self.clock.seconds(now - start),
+            in_time: stations.iter().map(frames).collect(),
+            due: paced.then(|| paces.iter().map(due).collect()),
+        }
     }
 
     /// Receives until everything expected has come, or nothing has for a while.
@@ -314,7 +327,7 @@ fn enough(stations: &[Station], plan: &Plan) -> bool {
 #[cold]
 fn caught_up(stations: &[Station], paces: &[Vec<Pace>], elapsed: u64) -> bool {
     stations.iter().zip(paces).filter(|(s, _)| s.role.tx).all(|(station, paces)| {
-        station.port.tx.iter().zip(paces).all(|(q, pace)| q.sent >= pace.due(elapsed).min(pace.limit))
+        station.port.tx.iter().zip(paces).all(|(q, pace)| q.sent >= pace.due(elapsed))
     })
 }
 
@@ -328,19 +341,48 @@ fn complete(stations: &[Station]) -> bool {
     returned && stations.iter().all(|s| !s.role.echo && came(s))
 }
 
-fn outcome(station: &Station, limit: u64, received_in_time: u64, seconds: f64) -> Outcome {
+fn outcome(station: &Station, at: usize, sending: &Sending) -> Outcome {
     let (tx, rx) = (&station.port.tx, &station.port.rx);
     let sent = tx.iter().map(|q| q.sent).sum();
     Outcome {
-        offered: if station.role.tx && limit != u64::MAX { limit } else { sent },
+        offered: sending.due.as_ref().filter(|_| station.role.tx).map_or(sent, |due| due[at]),
         sent,
         sent_bytes: tx.iter().map(|q| q.bytes).sum(),
         pending: tx.iter().map(|q| u64::from(q.ring.in_flight())).sum(),
-        received_in_time,
+        received_in_time: sending.in_time[at],
         counts: station.tracker.counts,
         frames: frames(station),
         too_long: rx.iter().map(|q| q.too_long).sum(),
         kicks: tx.iter().map(|q| q.kick.count).sum(),
-        seconds,
+        seconds: sending.seconds,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_of_a_rate_is_due_when_its_time_is_up_and_no_more() {
+        let clock = Clock::calibrate();
+        for rate in [0.5, 1.0, 777.0, 999.9, 33_333.3, 100_000.0, 14_880_952.0] {
+            for (seconds, queues) in [(0.5, 1), (1.0, 1), (1.0, 3), (10.0, 7), (60.0, 128)] {
+                let plan = Plan {
+                    rate: Rate::Packets(rate),
+                    seconds: Some(seconds),
+                    count: None,
+                    burst: 32,
+                    drain: 0.0,
+                };
+                let paces: Vec<Pace> = (0..queues).map(|k| Pace::new(&plan, &clock, queues, k)).collect();
+                let due = |seconds| paces.iter().map(|p| p.due(clock.ticks(seconds))).sum::<u64>();
+                let all = (rate * seconds).round() as u64;
+                assert_eq!(
+                    (due(seconds), due(2.0 * seconds)),
+                    (all, all),
+                    "{rate} pps, {seconds} s, {queues}"
+                );
+            }
+        }
     }
 }

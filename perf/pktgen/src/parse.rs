@@ -35,6 +35,14 @@ pub fn rate(text: &str) -> Result<RateArg, String> {
     }
 }
 
+/// Seconds, from 0 to 1000000: eleven days.
+pub fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if (0.0..=1e6).contains(&value) => Ok(value),
+        _ => Err("seconds, from 0 to 1000000".into()),
+    }
+}
+
 /// `0.1%` or `0.001`.
 pub fn ratio(text: &str) -> Result<f64, String> {
     let (number, scale) = text.strip_suffix('%').map_or((text, 1.0), |number| (number, 100.0));
@@ -76,10 +84,12 @@ mod tests {
     }
 
     #[test]
-    fn ratios_macs_and_sizes() {
+    fn ratios_times_macs_and_sizes() {
         assert_eq!(ratio("0.1%"), Ok(0.001));
         assert_eq!(ratio("0.25"), Ok(0.25));
         assert!(ratio("100%").is_err() && ratio("-1%").is_err() && ratio("x").is_err());
+        assert_eq!((seconds("0"), seconds("1.5"), seconds("1e6")), (Ok(0.0), Ok(1.5), Ok(1e6)));
+        assert!(["", "x", "-1", "1e300", "inf", "NaN"].into_iter().all(|bad| seconds(bad).is_err()));
         assert_eq!(mac("02:00:00:00:00:ff"), Ok([2, 0, 0, 0, 0, 255]));
         assert!(mac("02:00").is_err() && mac("02:00:00:00:00:100").is_err());
         assert_eq!(queue_size("1024"), Ok(1024));

@@ -8,8 +8,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::proto::readable;
+use crate::report::pps;
 use crate::track::Counts;
 
+/// Clears the rest of a terminal's line, and goes back to its start.
+const REST_CLEARED: &str = "\x1b[K\r";
 /// Two ports at most.
 const PORTS: usize = 2;
 
@@ -35,6 +38,11 @@ impl Live {
     /// Whether nobody asked to stop, and all backends are there.
     pub fn going(&self) -> bool {
         !self.stop.load(Ordering::Relaxed) && self.connected()
+    }
+
+    /// Asks to stop.
+    pub fn end(&self) {
+        self.stop.store(true, Ordering::Relaxed);
     }
 
     /// Whether all backends are there.
@@ -93,15 +101,22 @@ fn print_line(at: u64, names: &[&str], before: &[[u64; 5]; PORTS], after: &[[u64
     let mut line = format!("{at:>4} s");
     for (name, (before, after)) in names.iter().zip(before.iter().zip(after)) {
         // Counters start again with each trial.
-        let rate = |i: usize| after[i].checked_sub(before[i]).unwrap_or(after[i]) as f64 / seconds / 1e6;
+        let rate = |i: usize| after[i].checked_sub(before[i]).unwrap_or(after[i]) as f64 / seconds;
         line += &format!(
-            "   {name}: tx {:.3} Mpps ({:.2} Gbit/s), rx {:.3} Mpps, missing {}",
-            rate(0),
-            rate(1) * 8e-3,
-            rate(2),
+            "   {name}: tx {} ({:.2} Gbit/s), rx {}, missing {}",
+            pps(rate(0)),
+            rate(1) * 8e-9,
+            pps(rate(2)),
             after[4]
         );
     }
-    let end = if on_terminal() { "\r" } else { "\n" };
+    let end = if on_terminal() { REST_CLEARED } else { "\n" };
     let _ = write!(std::io::stderr(), "{line}{end}");
+}
+
+/// Makes room for other output where the line of a terminal is.
+pub fn clear_line() {
+    if on_terminal() {
+        let _ = write!(std::io::stderr(), "{REST_CLEARED}");
+    }
 }

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::clock::Clock;
-use crate::engine::{Outcome, Station};
+use crate::engine::{Outcome, Role, Station};
 use crate::port::names;
 use crate::track::Counts;
 
@@ -67,6 +67,9 @@ pub struct PortReport {
     pub too_long: u64,
     /// From the time stamped into the packet, just before it was offered.
     pub latency_us: Option<Latency>,
+    /// What it does.
+    #[serde(skip)]
+    pub role: Role,
 }
 
 /// One trial.
@@ -118,6 +121,7 @@ fn port(station: &mut Station, outcome: &Outcome, source: Option<&Outcome>, cloc
         loss_ratio: if of > 0 { lost as f64 / of as f64 } else { 0.0 },
         too_long: outcome.too_long,
         latency_us: latency(station, clock),
+        role: station.role,
     }
 }
 
@@ -138,9 +142,9 @@ fn latency(station: &mut Station, clock: &Clock) -> Option<Latency> {
 }
 
 impl PortReport {
-    /// Whether nothing was lost, damaged or duplicated.
+    /// Whether nothing was lost, damaged or duplicated, or is stuck.
     pub fn clean(&self) -> bool {
-        self.lost == 0 && self.counts.corrupt == 0 && self.counts.duplicates == 0
+        self.lost == 0 && self.tx_pending == 0 && self.counts.corrupt == 0 && self.counts.duplicates == 0
     }
 }
 
@@ -156,8 +160,10 @@ pub fn pps(rate: f64) -> String {
 /// The table.
 pub fn text(ports: &[PortReport]) -> String {
     let mut out = String::new();
+    let longest = ports.iter().map(|p| p.features.join(" ").len()).max().unwrap_or(0);
+    let width = 26.max(longest + 2);
     let mut row = |name: &str, cell: &dyn Fn(&PortReport) -> String| {
-        let cells: Vec<String> = ports.iter().map(|p| format!("{:>26}", cell(p))).collect();
+        let cells: Vec<String> = ports.iter().map(|p| format!("{:>width$}", cell(p))).collect();
         if cells.iter().any(|c| !c.trim().is_empty()) {
             out += &format!("{name:<26}{}\n", cells.concat());
         }
@@ -166,20 +172,24 @@ pub fn text(ports: &[PortReport]) -> String {
     let us = |value: Option<f64>| value.map_or(String::new(), |v| format!("{v:.2}"));
     row("", &|p| p.name.to_string());
     row("ring", &|p| p.features.join(" "));
-    row("tx packets", &|p| p.tx_packets.to_string());
+    // What a port does not do is left blank: a 0 would say that it was looked for, and not found.
+    let sends = |p: &PortReport, cell: String| if p.role.tx || p.role.echo { cell } else { String::new() };
+    let receives = |p: &PortReport, cell: String| if p.role.receives() { cell } else { String::new() };
+    let looks = |p: &PortReport, cell: String| if p.role.rx { cell } else { String::new() };
+    row("tx packets", &|p| sends(p, p.tx_packets.to_string()));
     row("   due, but not taken", &|p| more(p.offered.saturating_sub(p.tx_packets)));
     row("   still with the backend", &|p| more(p.tx_pending));
-    row("tx rate", &|p| pps(p.tx_pps));
-    row("   frames", &|p| format!("{:.3} Gbit/s", p.tx_bps / 1e9));
-    row("   as on a wire", &|p| format!("{:.3} Gbit/s", wire(p) / 1e9));
-    row("rx frames", &|p| p.rx_frames.to_string());
-    row("rx rate", &|p| pps(p.rx_pps));
-    row("   ours", &|p| p.counts.received.to_string());
-    row("   lost", &|p| format!("{} ({:.4}%)", p.lost, p.loss_ratio * 100.0));
-    row("   reordered", &|p| p.counts.reordered.to_string());
-    row("   duplicates", &|p| p.counts.duplicates.to_string());
-    row("   corrupt", &|p| p.counts.corrupt.to_string());
-    row("   foreign", &|p| p.counts.foreign.to_string());
+    row("tx rate", &|p| sends(p, pps(p.tx_pps)));
+    row("   frames", &|p| sends(p, format!("{:.3} Gbit/s", p.tx_bps / 1e9)));
+    row("   as on a wire", &|p| sends(p, format!("{:.3} Gbit/s", wire(p) / 1e9)));
+    row("rx frames", &|p| receives(p, p.rx_frames.to_string()));
+    row("rx rate", &|p| receives(p, pps(p.rx_pps)));
+    row("   ours", &|p| looks(p, p.counts.received.to_string()));
+    row("   lost", &|p| looks(p, format!("{} ({:.4}%)", p.lost, p.loss_ratio * 100.0)));
+    row("   reordered", &|p| looks(p, p.counts.reordered.to_string()));
+    row("   duplicates", &|p| looks(p, p.counts.duplicates.to_string()));
+    row("   corrupt", &|p| looks(p, p.counts.corrupt.to_string()));
+    row("   foreign", &|p| looks(p, p.counts.foreign.to_string()));
     row("   too long to echo", &|p| more(p.too_long));
     row("latency, us: min", &|p| us(p.latency_us.as_ref().map(|l| l.min)));
     row("   p50", &|p| us(p.latency_us.as_ref().map(|l| l.p50)));
@@ -236,4 +246,83 @@ pub fn csv(trials: &[TrialReport]) -> String {
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(name: &'static str, role: Role) -> PortReport {
+        PortReport {
+            name,
+            features: vec!["packed", "mergeable", "in-order", "event-idx", "indirect", "gso"],
+            hugepages: false,
+            seconds: 1.0,
+            offered: 10,
+            tx_packets: 10,
+            tx_bytes: 640,
+            tx_pending: 0,
+            tx_pps: 10.0,
+            tx_bps: 5120.0,
+            kicks: 0,
+            out_of_order: false,
+            rx_frames: 0,
+            rx_pps: 0.0,
+            counts: Counts::default(),
+            lost: 0,
+            loss_ratio: 0.0,
+            too_long: 0,
+            latency_us: None,
+            role,
+        }
+    }
+
+    /// The cells of the row `name`.
+    fn row<'a>(table: &'a str, name: &str) -> Vec<&'a str> {
+        let line = table.lines().find(|line| line.trim_start().starts_with(name)).unwrap_or_default();
+        line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).skip(1).collect()
+    }
+
+    #[test]
+    fn every_field_is_in_the_manual() {
+        let us = Latency { count: 1, min: 1.0, mean: 1.0, p50: 1.0, p90: 1.0, p99: 1.0, p999: 1.0, max: 1.0 };
+        let report = PortReport { latency_us: Some(us), ..report("port", Role::default()) };
+        let json = serde_json::to_value(&report).expect("JSON");
+        let fields = [json.as_object(), json["latency_us"].as_object()].into_iter().flatten();
+        let manual = include_str!("../../README.md");
+        let fields: Vec<&String> = fields.flat_map(|object| object.keys()).collect();
+        assert!(fields.len() > 30, "{fields:?}");
+        for field in fields {
+            assert!(manual.contains(&format!("`{field}`")), "{field}");
+        }
+    }
+
+    #[test]
+    fn a_backend_that_keeps_packets_is_not_clean() {
+        let mut sender = report("port", Role { tx: true, ..Role::default() });
+        assert!(sender.clean());
+        sender.tx_pending = 1;
+        assert!(!sender.clean());
+    }
+
+    #[test]
+    fn the_table_says_nothing_of_what_a_port_does_not_do() {
+        let sender = report("port", Role { tx: true, ..Role::default() });
+        let alone = text(std::slice::from_ref(&sender));
+        assert_eq!(row(&alone, "tx packets"), ["10"]);
+        assert!(!alone.contains("lost") && !alone.contains("rx"), "{alone}");
+
+        let counter = text(&[report("port", Role { count: true, ..Role::default() })]);
+        assert_eq!(row(&counter, "rx frames"), ["0"]);
+        assert!(!counter.contains("lost") && !counter.contains("tx"), "{counter}");
+
+        let both = text(&[sender, report("peer", Role { rx: true, ..Role::default() })]);
+        assert_eq!(
+            (row(&both, "tx packets"), row(&both, "lost")),
+            (vec!["10"], vec!["0 (0.0000%)"]),
+            "{both}"
+        );
+        let ring = "packed mergeable in-order event-idx indirect gso";
+        assert_eq!(row(&both, "ring"), [ring, ring], "{both}");
+    }
 }

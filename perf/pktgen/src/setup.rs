@@ -122,6 +122,12 @@ pub fn traffic(
     Ok((0..queues).map(queue).collect())
 }
 
+/// Whether any port looks at what it receives, so that something is known about loss.
+pub fn looks(args: &DeviceArgs, traffic: &TrafficArgs, mode: Mode, peer_mode: Option<Mode>) -> bool {
+    let peer = args.peer.as_ref().map(|_| peer_mode.unwrap_or(mirrored(mode)));
+    [Some(mode), peer].into_iter().flatten().any(|mode| role(mode, traffic.count_only).rx)
+}
+
 /// Connects the port, and the peer if there is one.
 pub fn stations(
     args: &DeviceArgs,
@@ -132,8 +138,8 @@ pub fn stations(
     let sizes = sizes(traffic_args)?;
     let longest = sizes.iter().copied().max().unwrap_or(MIN);
     let device = device(args, traffic_args, longest)?;
-    if !args.wait.is_finite() || args.wait < 0.0 {
-        return Err(usage("--wait: seconds, from 0".into()));
+    if args.peer.as_ref() == Some(&args.socket) {
+        return Err(usage(format!("--peer {}: a socket of its own, not --socket's", args.socket.display())));
     }
     let meeting = |path: &std::path::Path| Meeting {
         path: path.to_path_buf(),
@@ -153,9 +159,9 @@ pub fn stations(
             Port::open(&meeting(path), &Device { room, ..device.clone() }, role.receives()).map_err(|e| {
                 match e {
                     PortError::Memory(e) => usage(e.to_string()),
-                    PortError::Channel(e @ (ChannelError::Connect(..) | ChannelError::Nobody(..))) => {
-                        Failure::Connect(e.to_string())
-                    }
+                    PortError::Channel(
+                        e @ (ChannelError::Connect(..) | ChannelError::Listen(..) | ChannelError::Nobody(..)),
+                    ) => Failure::Connect(e.to_string()),
                     e => Failure::Connect(format!("{}: {e}", path.display())),
                 }
             })?;

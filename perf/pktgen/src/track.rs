@@ -1,5 +1,7 @@
 //! What became of each packet: received, missing, late, twice, damaged; and how long it took.
 
+use std::collections::VecDeque;
+
 use hdrhistogram::Histogram;
 
 use crate::frame;
@@ -31,7 +33,7 @@ pub struct Counts {
 struct Flow {
     next: u32,
     /// Numbers below `next` that are missing: first, and one past the last.
-    gaps: Option<Vec<(u32, u32)>>,
+    gaps: Option<VecDeque<(u32, u32)>>,
 }
 
 /// Follows the flows that one port receives.
@@ -155,9 +157,9 @@ impl Tracker {
         } else if ahead < 1 << 31 {
             let gaps = flow.gaps.get_or_insert_default();
             if gaps.len() == GAPS {
-                gaps.remove(0);
+                gaps.pop_front();
             }
-            gaps.push((flow.next, sequence));
+            gaps.push_back((flow.next, sequence));
             counts.missing += u64::from(ahead);
             flow.next = sequence.wrapping_add(1);
         } else if flow.gaps.as_mut().is_some_and(|gaps| fill(gaps, sequence)) {
@@ -181,7 +183,7 @@ pub fn new_histogram() -> Histogram<u64> {
 }
 
 /// Takes `sequence` out of the gaps; false if it is in none.
-fn fill(gaps: &mut Vec<(u32, u32)>, sequence: u32) -> bool {
+fn fill(gaps: &mut VecDeque<(u32, u32)>, sequence: u32) -> bool {
     let inside = |(first, end): (u32, u32)| sequence.wrapping_sub(first) < end.wrapping_sub(first);
     // The latest gap is the likeliest.
     let Some(at) = gaps.iter().rposition(|gap| inside(*gap)) else { return false };

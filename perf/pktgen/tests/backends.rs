@@ -1,11 +1,13 @@
 //! The program against backends: its own, in every ring format, and testpmd. testpmd drops what the
 //! receiver has no buffer for, so it gets fewer packets than a ring has entries; a reflecting backend never drops.
 
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_ringwire-pktgen");
@@ -22,6 +24,11 @@ impl Drop for Background {
 
 fn background(command: &mut Command) -> Background {
     Background(command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("started"))
+}
+
+/// Nobody has waited for `child`, so its number is still its own.
+fn signal(child: &Child, signal: Signal) {
+    kill_process(Pid::from_child(child), signal).expect("signalled");
 }
 
 fn reflect(socket: &Path, arguments: &[&str]) -> Background {
@@ -152,6 +159,37 @@ fn frames_that_are_nobodys_are_counted() {
     }
 }
 
+/// What was due is what a rate comes to in the time that it lasted: to the packet where that was the whole of it, and
+/// no more than that where it was cut short.
+#[test]
+fn what_is_due_is_known_to_the_packet() {
+    let _alone = alone();
+    let directory = tempfile::tempdir().expect("a directory");
+    let socket = socket(&directory, "s");
+    let _backend = reflect(&socket, &[]);
+    let path = socket.to_str().expect("text");
+    for (rate, queues) in [("1kpps", "1"), ("999", "1"), ("1kpps", "3")] {
+        let output =
+            run(&["run", "--socket", path, "--rate", rate, "--queues", queues, "--seconds", "0.5", "--json"]);
+        let port = &ports(&output)[0];
+        assert_eq!((number(port, "offered"), number(port, "tx_packets")), (500, 500), "{rate}: {port}");
+    }
+    // At line rate nothing is due.
+    let output = run(&["run", "--socket", path, "--count", "4000000000", "--seconds", "0.1", "--json"]);
+    let port = &ports(&output)[0];
+    assert_eq!(number(port, "offered"), number(port, "tx_packets"), "{port}");
+
+    let mut command = Command::new(PROGRAM);
+    command.args(["run", "--socket", path, "--rate", "1kpps", "--seconds", "1000", "--json"]);
+    let child = command.stdout(Stdio::piped()).spawn().expect("started");
+    std::thread::sleep(Duration::from_secs(1));
+    signal(&child, Signal::INT);
+    let port = &ports(&child.wait_with_output().expect("ended"))[0];
+    let seconds = port["seconds"].as_f64().expect("seconds");
+    let due = number(port, "offered") as f64;
+    assert!((due - seconds * 1000.0).abs() < 2.0, "{port}");
+}
+
 #[test]
 fn it_listens_as_well() {
     let _alone = alone();
@@ -210,22 +248,116 @@ fn the_exit_status_says_what_is_wrong() {
         vec!["run", "--socket", "/s", "--queues", "2", "--flows", "1"],
         vec!["rfc2544", "--socket", "/s", "--mode", "tx"],
         vec!["rfc2544", "--socket", "/s", "--count-only"],
-        vec!["run", "--socket", "/s", "--warm-up", "-1"],
+        vec!["run", "--socket", "/s", "--warm-up=-1"],
+        vec!["run", "--socket", "/s", "--wait", "1e300"],
+        vec!["run", "--socket", "/s", "--drain", "NaN"],
+        vec!["run", "--socket", "/s", "--peer", "/s"],
+        vec!["rfc2544", "--socket", "/s", "--trial", "0"],
+        vec!["run", "--socket", "/s", "--mode", "tx", "--check"],
+        vec!["run", "--socket", "/s", "--count-only", "--check"],
+        vec!["reflect", "--socket", "/s", "--burst", "0"],
+        vec!["reflect", "--socket", "/s", "--without", "event-idx"],
     ] {
         assert_eq!(status(&bad).0, 2, "{bad:?}");
     }
     let directory = tempfile::tempdir().expect("a directory");
     let socket = socket(&directory, "s");
-    let _backend = reflect(&socket, &["--without", "packed"]);
+    let _backend = reflect(&socket, &["--without", "packed,gso"]);
     let path = socket.to_str().expect("text");
     let (code, error) = status(&["run", "--socket", path, "--packed", "on"]);
     assert!(code == 3 && error.contains("RING_PACKED"), "{code}: {error}");
+    let (code, error) = status(&["run", "--socket", path, "--gso", "--size", "9000"]);
+    assert!(code == 3 && error.contains("HOST_UFO"), "{code}: {error}");
     // A backend that blanks what it returns loses everything.
     drop(_backend);
     let mut command = Command::new(PROGRAM);
     let _backend = background(command.args(["reflect", "--socket"]).arg(&socket));
     let output = ["run", "--socket", path, "--count", "100", "--check", "--wait", "0.3"];
     assert_eq!(status(&output).0, 1);
+}
+
+/// With standard output at `to`: the exit status, and what it says on standard error.
+fn writes_to(to: Stdio, arguments: &[&str]) -> (Option<i32>, String) {
+    let mut command = Command::new("timeout");
+    command.args(["60", PROGRAM]).args(arguments).stdout(to).stderr(Stdio::piped());
+    let output = command.spawn().and_then(Child::wait_with_output).expect("timeout(1) is there");
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[test]
+fn an_output_that_is_closed_or_full_is_no_reason_to_panic() {
+    let _alone = alone();
+    let directory = tempfile::tempdir().expect("a directory");
+    let socket = socket(&directory, "s");
+    let _backend = reflect(&socket, &[]);
+    let path = socket.to_str().expect("text");
+    // Two trials would take longer than `timeout` allows: the search ends when nobody gets to know what it finds.
+    let search = ["rfc2544", "--socket", path, "--trial", "40", "--rate", "1kpps"];
+    let run = ["run", "--socket", path, "--count", "100"];
+    for arguments in [&search[..], &run] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        assert_eq!(writes_to(writer.into(), arguments), (Some(0), String::new()), "{arguments:?}");
+        let full = std::fs::File::options().write(true).open("/dev/full").expect("there on every Linux");
+        let (status, error) = writes_to(full.into(), arguments);
+        assert!(status == Some(2) && error.contains("No space left"), "{arguments:?}: {status:?} {error}");
+    }
+}
+
+#[test]
+fn a_search_says_what_it_found_beside_each_kind_of_output() {
+    let _alone = alone();
+    let directory = tempfile::tempdir().expect("a directory");
+    let socket = socket(&directory, "s");
+    let _backend = reflect(&socket, &[]);
+    let path = socket.to_str().expect("text");
+    for kind in ["--csv", "--json"] {
+        // On a busy machine much may come late.
+        let search = ["rfc2544", "--socket", path, "--trial", "0.5", "--rate", "1kpps", "--pdr", "99%", kind];
+        let output = run(&search);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(error.contains("PDR: 1.000 kpps a port (0.001 Gbit/s of frames)"), "{error}");
+        assert!(!String::from_utf8_lossy(&output.stdout).contains("PDR:"));
+    }
+}
+
+#[test]
+fn a_backend_that_hangs_fails_the_check() {
+    let _alone = alone();
+    let directory = tempfile::tempdir().expect("a directory");
+    let socket = socket(&directory, "s");
+    let backend = reflect(&socket, &[]);
+    let path = socket.to_str().expect("text");
+    let mut command = Command::new(PROGRAM);
+    command.args(["run", "--socket", path, "--rate", "20pps", "--seconds", "0", "--check", "--progress"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("started");
+    let mut progress = BufReader::new(child.stderr.take().expect("piped")).lines().map_while(Result::ok);
+    let is_going = |line: &String| line.contains("rx") && !line.contains("rx 0.0 pps");
+    assert!(progress.any(|line| is_going(&line)), "it ended");
+    signal(&backend.0, Signal::STOP);
+    // Until nothing has come for longer than a packet takes.
+    assert!(progress.any(|line| line.contains("rx 0.0 pps") && !line.contains("tx 0.0 pps")), "it ended");
+    signal(&child, Signal::INT);
+    let result = BufReader::new(child.stdout.take().expect("piped")).lines().map_while(Result::ok);
+    let mut result = result.inspect(|line| println!("{line}"));
+    assert!(result.any(|line| line.contains("still with the backend")));
+    // It has to answer when the frontend leaves.
+    signal(&backend.0, Signal::CONT);
+    assert_eq!(child.wait().expect("ended").code(), Some(1));
+}
+
+#[test]
+fn it_can_be_interrupted_while_it_waits_for_the_backend() {
+    let _alone = alone();
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = socket(&directory, "s");
+    for listen in [false, true] {
+        let mut command = Command::new("timeout");
+        command.args(["--signal=INT", "--kill-after=20", "0.5", PROGRAM, "run", "--wait", "600", "--socket"]);
+        command.arg(&path).args(listen.then_some("--server"));
+        // 124: it ended in time, and had not to be killed.
+        assert_eq!(command.status().expect("timeout(1) is there").code(), Some(124), "--server: {listen}");
+    }
 }
 
 fn installed(program: &str) -> bool {

@@ -3,6 +3,7 @@
 use std::io::{IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -236,10 +237,12 @@ impl Drop for Listener {
 }
 
 impl Listener {
-    /// Listens at `path`. A socket that a dead process left behind is replaced.
+    /// Listens at `path`. A socket that a dead process left behind is replaced; any other file is somebody's.
     pub fn bind(path: &Path) -> Result<Listener, ChannelError> {
+        let is_socket = || std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
+        let is_left_behind = || is_socket() && UnixStream::connect(path).is_err();
         let bound = match UnixListener::bind(path) {
-            Err(e) if e.kind() == std::io::ErrorKind::AddrInUse && UnixStream::connect(path).is_err() => {
+            Err(e) if e.kind() == std::io::ErrorKind::AddrInUse && is_left_behind() => {
                 std::fs::remove_file(path).and_then(|()| UnixListener::bind(path))
             }
             other => other,
@@ -294,6 +297,22 @@ mod tests {
         front.tell(request::SET_VRING_KICK, &1u64.to_ne_bytes(), &[file.as_fd()], false).expect("sent");
         let got = back.receive().expect("received");
         assert_eq!((got.u64(0), got.fds.len()), (Some(1), 1));
+    }
+
+    #[test]
+    fn only_a_socket_that_nobody_listens_on_is_replaced() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("s");
+        std::fs::write(&path, "somebody's").expect("written");
+        assert!(matches!(Listener::bind(&path), Err(ChannelError::Listen(..))));
+        assert_eq!(std::fs::read(&path).expect("still there"), b"somebody's");
+        std::fs::remove_file(&path).expect("removed");
+
+        drop(UnixListener::bind(&path).expect("left behind"));
+        let listener = Listener::bind(&path).expect("replaced");
+        assert!(matches!(Listener::bind(&path), Err(ChannelError::Listen(..))));
+        drop(listener);
+        assert!(!path.exists());
     }
 
     #[test]
