@@ -178,7 +178,8 @@ fn ready(who: Who, arguments: &[String], place: &Place, sockets: &[PathBuf]) -> 
     Ok(process)
 }
 
-fn words(text: &str) -> Vec<String> {
+/// The arguments in `text`, of which none has a blank in it.
+pub fn words(text: &str) -> Vec<String> {
     text.split_whitespace().map(str::to_owned).collect()
 }
 
@@ -198,14 +199,20 @@ fn ringwired(far: Far, place: &Place, sockets: &[PathBuf]) -> Result<Process, Fa
     daemon::start(place, Who::Ringwire.name(), &text, sockets)
 }
 
-/// What DPDK's own programs have in common. The main lcore only waits.
-fn eal(far: Far, place: &Place, name: &str) -> Vec<String> {
+/// Memory of DPDK's own programs, and what they leave alone.
+pub fn dpdk_memory(place: &Place, name: &str) -> Vec<String> {
     let mut arguments = words("--no-pci --no-telemetry -m 256");
     if place.hugepages {
         arguments.push("--in-memory".into());
     } else {
         arguments.extend(["--no-huge".into(), format!("--file-prefix={name}-{}", std::process::id())]);
     }
+    arguments
+}
+
+/// What DPDK's own backends have in common. The main lcore only waits.
+fn eal(far: Far, place: &Place, name: &str) -> Vec<String> {
+    let mut arguments = dpdk_memory(place, name);
     arguments.push(format!("--lcores=0@{},1@{}", place.front, place.back));
     if let Far::Nic(nic) = far {
         arguments.push(format!("--vdev={}", nic.devargs(0, &place.directory)));

@@ -43,6 +43,17 @@ pub struct Place {
 }
 
 impl Place {
+    /// As [`Place::new`], for what is timed: the two cores must be there, and be two. Where two that poll share one, what
+    /// is measured is the scheduler.
+    pub fn timed(args: &PlaceArgs) -> Result<Place, Failure> {
+        may_run_on("--front", args.front)?;
+        may_run_on("--back", args.back)?;
+        if args.front == args.back {
+            return Err(Failure(format!("--front and --back are both core {}: two are needed", args.front)));
+        }
+        Place::new(args)
+    }
+
     /// A new directory; ringwire's programs are next to this one. From now on, SIGINT and SIGTERM are noticed by
     /// [`Place::go_on`].
     pub fn new(args: &PlaceArgs) -> Result<Place, Failure> {
@@ -79,12 +90,35 @@ impl Place {
 
 /// Has this thread, and those that it starts, run on `core`, the frontend's.
 pub fn pin(core: usize) -> Result<(), Failure> {
-    let this = Pid::from_raw(0);
+    may_run_on("--front", core)?;
     let mut only = CpuSet::new();
-    let allowed = sched_getaffinity(this)?;
-    if allowed.is_set(core) != Ok(true) {
-        return Err(Failure(format!("--front {core}: this process may not run there")));
-    }
     only.set(core)?;
-    Ok(sched_setaffinity(this, &only)?)
+    Ok(sched_setaffinity(Pid::from_raw(0), &only)?)
+}
+
+/// An error if this thread may not run on `core`, which `option` has named.
+fn may_run_on(option: &str, core: usize) -> Result<(), Failure> {
+    match sched_getaffinity(Pid::from_raw(0))?.is_set(core) {
+        Ok(true) => Ok(()),
+        _ => Err(Failure(format!("{option} {core}: this process may not run there"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_timed_has_two_cores() {
+        let refused = |front, back| {
+            let failure = Place::timed(&PlaceArgs { front, back, hugepages: false }).err();
+            failure.map(|Failure(why)| why).unwrap_or_default()
+        };
+        let allowed = sched_getaffinity(Pid::from_raw(0)).expect("this process' cores");
+        let core = (0..CpuSet::count()).find(|core| allowed.is_set(*core) == Ok(true)).expect("a core");
+        assert!(refused(core, core).contains("two are needed"));
+        for beyond in [CpuSet::count() - 1, CpuSet::count(), usize::MAX] {
+            assert!(refused(core, beyond).contains("--back") && refused(beyond, core).contains("--front"));
+        }
+    }
 }

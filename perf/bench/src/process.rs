@@ -2,6 +2,7 @@
 //! a core, and starting up is part of no measurement.
 
 use std::fs::File;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -56,7 +57,8 @@ impl Process {
         Ok(())
     }
 
-    fn said(&self) -> String {
+    /// All that it has said.
+    pub fn said(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
@@ -66,6 +68,13 @@ impl Process {
         let lines: Vec<&str> = said.lines().collect();
         let end = lines[lines.len().saturating_sub(END)..].join("\n");
         Failure(format!("{} {what}; the end of what it said:\n{end}", self.name))
+    }
+
+    /// Says something at its prompt.
+    pub fn say(&mut self, command: &str) -> Result<(), Failure> {
+        let stdin =
+            self.child.stdin.as_mut().ok_or_else(|| Failure(format!("{} has no prompt", self.name)))?;
+        writeln!(stdin, "{command}").map_err(|_| self.failure(&format!("takes no {command:?}")))
     }
 
     /// It may run again.
@@ -81,6 +90,11 @@ impl Process {
     /// Asks it to end, and waits until it has: what it had open (a NIC) can be opened again.
     pub fn stop(mut self) -> Result<(), Failure> {
         self.signal(Signal::SIGTERM)?;
+        self.ended()
+    }
+
+    /// Waits until it has ended, which it was asked to.
+    pub fn ended(mut self) -> Result<(), Failure> {
         let asked = Instant::now();
         while self.child.try_wait()?.is_none() {
             if asked.elapsed() > START {

@@ -8,7 +8,6 @@
 mod report;
 mod run;
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -16,10 +15,10 @@ use report::Cost;
 use ringwire_bench::backend::{Backend, Who};
 use ringwire_bench::far::{Far, Nic, ORDINARY};
 use ringwire_bench::frontend::Rings;
+use ringwire_bench::paired::Paired;
 use ringwire_bench::place::{Place, PlaceArgs};
-use ringwire_bench::process::Process;
-use ringwire_bench::turns::{Player, alternate};
-use ringwire_bench::{Failure, exit};
+use ringwire_bench::turns::alternate;
+use ringwire_bench::{Failure, exit, print, seconds};
 use run::Pair;
 
 /// What requests to the API cost the packet path: a guest sends 64 bytes to a NIC that drops them, with and without
@@ -40,7 +39,7 @@ struct Args {
     #[arg(long, value_name = "N", default_value_t = 11, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
     /// Seconds of traffic in a turn
-    #[arg(long, value_name = "S", default_value_t = 1.0)]
+    #[arg(long, value_name = "S", value_parser = seconds, default_value = "1.0")]
     seconds: f64,
     #[command(flatten)]
     place: PlaceArgs,
@@ -49,45 +48,24 @@ struct Args {
     json: bool,
 }
 
-/// ringwired. Both are measured in its turn: two processes would differ by where their memory is.
-struct Asked {
-    backend: Backend,
-    /// Whether it is asked in the first half of its next turn: whichever is first comes after a pause.
-    first: bool,
-}
-
-impl Player for Asked {
-    fn name(&self) -> String {
-        "without/with".into()
-    }
-
-    fn process(&mut self) -> &mut Process {
-        self.backend.process()
-    }
-
-    fn crowds(&self) -> bool {
-        true
-    }
-}
-
 fn main() -> ExitCode {
     exit("perf/api", measure(&Args::parse()))
 }
 
 fn measure(args: &Args) -> Result<(), Failure> {
-    let place = Place::new(&args.place)?;
+    let place = Place::timed(&args.place)?;
     let rings = Rings { packed: args.packed, ..Rings::default() };
     let backend = Backend::start(Who::Ringwire, Far::Nic(Nic::Sink { longest: ORDINARY }), &place)?;
     eprintln!("Mpps, cycles a packet: without requests / with {} a second", args.requests);
-    let turn = |asked: &mut Asked| {
-        let run = |requests| run::run(&asked.backend, rings, &place, args.seconds, requests);
-        let early = if asked.first { Some(run(Some(args.requests))?) } else { None };
-        let without = run(None)?;
-        let with = early.map_or_else(|| run(Some(args.requests)), Ok)?;
-        asked.first = !asked.first;
-        Ok(Some(Pair { without, with }))
+    // Those who ask wait for the frontend's core.
+    let mut asked = [Paired::new(backend, "without/with", true)];
+    let turn = |asked: &mut Paired| {
+        let run =
+            |backend: &Backend, requests| run::run(backend, rings, &place, args.seconds, requests).map(Some);
+        let both = asked.both(|backend| run(backend, None), |backend| run(backend, Some(args.requests)))?;
+        Ok(both.map(|(without, with)| Pair { without, with }))
     };
-    let samples = alternate(&mut [Asked { backend, first: false }], args.rounds, &place, turn, Pair::short)?;
+    let samples = alternate(&mut asked, args.rounds, &place, turn, Pair::short)?;
     let cost = Cost {
         packed: args.packed,
         requests: args.requests,
@@ -96,7 +74,5 @@ fn measure(args: &Args) -> Result<(), Failure> {
         samples: samples.into_iter().flatten().collect(),
     };
     let text = if args.json { cost.json()? } else { cost.text()? };
-    // A reader that has gone wants no more.
-    let _ = std::io::stdout().write_all(text.as_bytes());
-    Ok(())
+    print(&text)
 }

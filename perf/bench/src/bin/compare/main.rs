@@ -11,7 +11,6 @@ mod cell;
 mod rate;
 mod report;
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use cell::Cell;
@@ -20,7 +19,7 @@ use report::Outcome;
 use ringwire_bench::backend::{Backend, Who};
 use ringwire_bench::far::Far;
 use ringwire_bench::place::{Place, PlaceArgs};
-use ringwire_bench::{Failure, exit, imix, turns};
+use ringwire_bench::{Failure, exit, imix, print, seconds, turns};
 
 /// Packets a second of ringwired, of testpmd with net_vhost, of rte_vhost called directly, and of Open vSwitch: on the
 /// same cores, from the same frontend, with the same stand-in for the NIC, taking turns
@@ -43,7 +42,7 @@ struct Args {
     #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
     /// Seconds of a turn
-    #[arg(long, value_name = "S", default_value_t = 0.5)]
+    #[arg(long, value_name = "S", value_parser = seconds, default_value = "0.5")]
     seconds: f64,
     #[command(flatten)]
     place: PlaceArgs,
@@ -68,32 +67,35 @@ fn compare(args: &Args) -> Result<(), Failure> {
         let exact = cells.iter().any(|cell| cell.name() == *text);
         cells.retain(|cell| if exact { cell.name() == *text } else { cell.name().contains(text.as_str()) });
     }
+    if cells.is_empty() {
+        let text = args.only.as_deref().unwrap_or_default();
+        return Err(Failure(format!(
+            "--only {text}: no cell has this in its name (--full --list names them)"
+        )));
+    }
     if args.list {
-        cells.iter().for_each(|cell| println!("{}", cell.name()));
-        return Ok(());
+        return print(&cells.iter().map(|cell| cell.name() + "\n").collect::<String>());
     }
     let plain = !args.json && !args.csv;
     if plain {
-        print!("{}", report::head());
+        print(&report::head())?;
     }
-    let outcomes = measure(args, &cells, |outcome| {
-        if plain {
-            print!("{}", outcome.line());
-        }
-    })?;
+    let outcomes = measure(args, &cells, |outcome| if plain { print(&outcome.line()) } else { Ok(()) })?;
     let text = match (args.json, args.csv) {
         (true, _) => report::json(&outcomes)?,
         (_, true) => report::csv(&outcomes),
         _ => report::NOTES.into(),
     };
-    // A reader that has gone wants no more.
-    let _ = std::io::stdout().write_all(text.as_bytes());
-    Ok(())
+    print(&text)
 }
 
 /// Measures all cells, and shows each when it is done.
-fn measure(args: &Args, cells: &[Cell], mut show: impl FnMut(&Outcome)) -> Result<Vec<Outcome>, Failure> {
-    let place = Place::new(&args.place)?;
+fn measure(
+    args: &Args,
+    cells: &[Cell],
+    mut show: impl FnMut(&Outcome) -> Result<(), Failure>,
+) -> Result<Vec<Outcome>, Failure> {
+    let place = Place::timed(&args.place)?;
     imix::write(&place.directory)?;
     let whos = Who::installed(&args.backends);
     let mut running: Option<(Far, Vec<Backend>)> = None;
@@ -113,7 +115,7 @@ fn measure(args: &Args, cells: &[Cell], mut show: impl FnMut(&Outcome)) -> Resul
         let rates = backends.iter().map(|backend| backend.who).zip(samples);
         let rates = rates.filter(|(_, samples)| !samples.is_empty()).collect();
         let outcome = Outcome { name: cell.name(), cell: *cell, rates };
-        show(&outcome);
+        show(&outcome)?;
         outcomes.push(outcome);
         running = Some((cell.far(), backends));
     }

@@ -14,13 +14,12 @@ mod path;
 mod report;
 mod steps;
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use baseline::{Baseline, Tools, Verdict};
 use clap::Parser;
-use ringwire_bench::{Failure, callgrind, functions};
+use ringwire_bench::{Failure, callgrind, functions, print};
 use steps::Part;
 
 /// Instructions a packet on ringwire's packet paths and on DPDK's (net_vhost with rte_vhost), counted by callgrind:
@@ -81,8 +80,7 @@ fn measure(args: &Args) -> Result<ExitCode, Failure> {
     } else {
         report::text(&rows, usize::from(args.size), args.functions)
     };
-    // A reader that has gone wants no more.
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    print(&text)?;
     let now = Baseline::of(&rows, Tools::here());
     if args.update {
         baseline::update(&args.baseline, now)?;

@@ -9,7 +9,6 @@
 mod delays;
 mod report;
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -20,7 +19,7 @@ use ringwire_bench::far::{Far, Nic};
 use ringwire_bench::frontend::Rings;
 use ringwire_bench::place::{Place, PlaceArgs};
 use ringwire_bench::turns::{Player, alternate};
-use ringwire_bench::{Failure, exit};
+use ringwire_bench::{Failure, exit, print, seconds};
 
 /// Latency of 64-byte packets from the guest to a NIC that returns them (net_ring), and back: at parts of the
 /// throughput, of ringwired and of testpmd with net_vhost, taking turns
@@ -53,7 +52,7 @@ struct Args {
     #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
     /// Seconds at each load in a turn, and of each trial of the search for the throughput
-    #[arg(long, value_name = "S", default_value_t = 0.5)]
+    #[arg(long, value_name = "S", value_parser = seconds, default_value = "0.5")]
     seconds: f64,
     /// Part of the packets that may be lost at the throughput, in percent
     #[arg(long, value_name = "PERCENT", default_value_t = 0.1)]
@@ -73,7 +72,7 @@ fn main() -> ExitCode {
 }
 
 fn measure(args: &Args) -> Result<(), Failure> {
-    let place = Place::new(&args.place)?;
+    let place = Place::timed(&args.place)?;
     let rings = Rings { packed: args.packed, mergeable: args.mergeable, in_order: false };
     let traffic = delays::Traffic { rings, size: args.size, burst: args.burst, seconds: args.seconds };
     let mut backends = Backend::start_all(&Who::installed(&WHO), Far::Nic(Nic::Returns), &place)?;
@@ -117,9 +116,7 @@ fn measure(args: &Args) -> Result<(), Failure> {
     }
     let latency = Latency { bytes: args.size, packed: args.packed, own: args.own, throughputs, loads };
     let text = if args.json { latency.json()? } else { latency.text() };
-    // A reader that has gone wants no more.
-    let _ = std::io::stdout().write_all(text.as_bytes());
-    Ok(())
+    print(&text)
 }
 
 /// The lowest throughput of those that do more than to show the frontend's limit.

@@ -8,12 +8,11 @@
 mod frame;
 mod steps;
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
 use ringwire_bench::callgrind::{self, Profile};
-use ringwire_bench::{Failure, exit};
+use ringwire_bench::{Failure, exit, print};
 use serde::Serialize;
 use steps::Part;
 
@@ -58,9 +57,7 @@ fn measure(args: &Args) -> Result<(), Failure> {
     let parts: Vec<Part> = said.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
     let rows: Vec<Row> = parts.into_iter().zip(&profiles).map(|(part, profile)| row(part, profile)).collect();
     let text = if args.json { serde_json::to_string_pretty(&rows)? + "\n" } else { text(&rows) };
-    // A reader that has gone wants no more.
-    let _ = std::io::stdout().write_all(text.as_bytes());
-    Ok(())
+    print(&text)
 }
 
 fn row(part: Part, profile: &Profile) -> Row {

@@ -15,14 +15,13 @@ mod report;
 mod steps;
 mod valgrind;
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
 use report::Scale;
 use ringwire_bench::place::{Place, PlaceArgs};
-use ringwire_bench::{Failure, exit};
+use ringwire_bench::{Failure, exit, print, seconds};
 
 /// Packets a second, and instructions a packet and a round, with more and more guests on one worker: one of them busy
 /// and the others idle, and all busy. The guests send 64-byte packets; those to NICs are freed there (net_null)
@@ -43,7 +42,7 @@ struct Args {
     #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
     /// Seconds of a turn, for one guest busy, and again for all
-    #[arg(long, value_name = "S", default_value_t = 0.5)]
+    #[arg(long, value_name = "S", value_parser = seconds, default_value = "0.5")]
     seconds: f64,
     #[command(flatten)]
     place: PlaceArgs,
@@ -79,7 +78,8 @@ fn main() -> ExitCode {
 }
 
 fn measure(args: &Args) -> Result<(), Failure> {
-    let place = Place::new(&args.place)?;
+    // Instructions do not depend on cores.
+    let place = if args.no_rates { Place::new(&args.place)? } else { Place::timed(&args.place)? };
     let mut scale = Scale::new(args.packed, &args.guests);
     if !args.no_instructions {
         for row in &mut scale.rows {
@@ -95,8 +95,7 @@ fn measure(args: &Args) -> Result<(), Failure> {
         rates::measure(args, &place, &mut scale.rows)?;
     }
     let text = if args.json { scale.json()? } else { scale.text() };
-    // A reader that has gone wants no more.
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    print(&text)?;
     if let Some(file) = &args.svg {
         std::fs::write(file, scale.svg())?;
         eprintln!("written: {}", file.display());

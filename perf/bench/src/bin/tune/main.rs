@@ -18,7 +18,7 @@ use std::process::ExitCode;
 use clap::{Parser, ValueEnum};
 use report::Report;
 use ringwire_bench::place::{Place, PlaceArgs};
-use ringwire_bench::{Failure, exit};
+use ringwire_bench::{Failure, exit, print, seconds};
 use ringwired::config::allowed_cores;
 use setting::{Knob, Setting};
 use sweep::Sweep;
@@ -60,7 +60,7 @@ struct Args {
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
     /// Seconds of a turn
-    #[arg(long, value_name = "S", default_value_t = 0.5)]
+    #[arg(long, value_name = "S", value_parser = seconds, default_value = "0.5")]
     seconds: f64,
     /// Huge pages for the guest, and for ringwired if there is no --config
     #[arg(long)]
@@ -113,7 +113,7 @@ fn tune(args: &Args) -> Result<(), Failure> {
     }
     // Early, rather than after minutes of measuring.
     std::fs::create_dir_all(&args.out)?;
-    let place = Place::new(&PlaceArgs { front: args.front, back: cores[0], hugepages: args.hugepages })?;
+    let place = Place::timed(&PlaceArgs { front: args.front, back: cores[0], hugepages: args.hugepages })?;
     let mut best = Setting::first(&target);
     let mut sweeps: Vec<Sweep> = Vec::new();
     for knob in &args.knobs {
@@ -133,7 +133,7 @@ fn tune(args: &Args) -> Result<(), Failure> {
     std::fs::write(args.out.join("report.html"), report.html())?;
     std::fs::write(args.out.join("best.toml"), &fragment)?;
     std::fs::write(args.out.join("samples.json"), serde_json::to_string_pretty(&sweeps)? + "\n")?;
-    print!("{}\n{fragment}", report.text());
+    print(&format!("{}\n{fragment}", report.text()))?;
     eprintln!("written: {}", args.out.join("report.html").display());
     Ok(())
 }
