@@ -199,6 +199,12 @@ impl BareGuest {
         &self.connection.frontend
     }
 
+    /// Posts every buffer of ring `index` that is free, and kicks: whether that is wanted is not looked at.
+    pub fn post(&mut self, index: usize) {
+        self.rings[index].post();
+        self.connection.kick(index);
+    }
+
     /// Posts one buffer of ring `index`, and kicks if that is wanted.
     pub fn post_one(&mut self, index: usize) {
         if self.rings[index].post_one() {

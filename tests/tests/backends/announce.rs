@@ -186,7 +186,7 @@ fn a_guest_hears_where_the_other_one_is() {
     // It has posted no buffer: the frame is never sent, and counts nowhere.
     assert_eq!(client.tell(code::SEND_RARP, &payload, &[]), Answer::Done);
     assert_eq!(daemon.port("vm1").rx_packets, 0);
-    other.rings[TO].post();
+    other.post(TO);
     assert_eq!(client.tell(code::SEND_RARP, &payload, &[]), Answer::Done);
     assert!(other.rings[TO].collect());
     assert_eq!((other.rings[TO].total, &other.rings[TO].wrong), (1, &Vec::new()));

@@ -77,7 +77,7 @@ fn a_guest_is_added_used_and_removed_under_load() {
 fn exchange(daemon: &Daemon, socket: &Path, host: &LinkSocket) -> BareGuest {
     let mut guest = BareGuest::connect(socket, 64);
     [TO, FROM].into_iter().for_each(|ring| guest.start_ring(ring, 0));
-    guest.rings[TO].post();
+    guest.post(TO);
     (0..10).for_each(|_| guest.post_one(FROM));
     for _ in 0..10 {
         assert_eq!(host.receive(Duration::from_secs(10)).expect("a frame of the guest's").len(), 64);

@@ -25,7 +25,7 @@ const RING: u64 = bare_guest::SIZE as u64;
 fn guest(witness: &Witness) -> BareGuest {
     let mut guest = BareGuest::connect(&witness.scene.socket("vm1"), 64);
     [TO, FROM].into_iter().for_each(|ring| guest.start_ring(ring, 0));
-    guest.rings[TO].post();
+    guest.post(TO);
     guest
 }
 
