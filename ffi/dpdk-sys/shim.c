@@ -1,9 +1,33 @@
 /* Static inlines of DPDK, once per burst, and calls whose structures differ between releases. */
+#define _GNU_SOURCE /* fopencookie */
 #include "wrapper.h"
+
+#include <errno.h>
+#include <stdio.h>
 
 int rw_errno(void)
 {
 	return rte_errno;
+}
+
+static rw_log_taker log_taker;
+
+static ssize_t write_log(void *cookie, const char *text, size_t length)
+{
+	(void)cookie;
+	log_taker((uint32_t)rte_log_cur_msg_loglevel(), text, length);
+	return (ssize_t)length;
+}
+
+/* rte_vlog flushes after each message, so that each is one write, of its own level. */
+int rw_log_to(rw_log_taker take)
+{
+	FILE *stream = fopencookie(NULL, "w", (cookie_io_functions_t){ .write = write_log });
+
+	if (stream == NULL)
+		return -errno;
+	log_taker = take;
+	return rte_openlog_stream(stream);
 }
 
 uint32_t rw_lcore_id(void)

@@ -16,6 +16,7 @@
 #include <rte_errno.h>
 #include <rte_ethdev.h>
 #include <rte_lcore.h>
+#include <rte_log.h>
 #include <rte_mbuf.h>
 #include <rte_mempool.h>
 #include <rte_version.h>
@@ -134,6 +135,10 @@ struct rw_port_conf {
 };
 
 /* rte_errno of this thread, a positive errno. */
+/* Takes what DPDK logs from now on: a level of rte_log.h, and text that is not NUL terminated. 0 or negative errno. */
+typedef void (*rw_log_taker)(uint32_t level, const char *text, size_t length);
+int rw_log_to(rw_log_taker take);
+
 int rw_errno(void);
 uint32_t rw_lcore_id(void);
 uint64_t rw_tsc(void);

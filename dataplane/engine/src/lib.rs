@@ -111,6 +111,9 @@ impl Datapath {
     pub fn start(config: Config) -> Result<Datapath, StartError> {
         let mut cores = Cores::of_this_thread();
         cores.leave_to(&config.cores);
+        if let Err(errno) = dpdk::log::to_tracing() {
+            tracing::warn!("DPDK logs to stderr by itself: {errno}");
+        }
         let eal = Eal::init(&EalArgs {
             hugepages: config.hugepages,
             pci: config.nics.iter().map(|nic| nic.device.clone()).filter(|device| is_pci(device)).collect(),

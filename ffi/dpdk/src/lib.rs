@@ -13,6 +13,7 @@ pub mod cycles;
 pub mod eal;
 pub mod error;
 pub mod ethdev;
+pub mod log;
 pub mod mbuf;
 pub mod mempool;
 

@@ -63,7 +63,15 @@ fn what_cannot_be_is_refused_and_nothing_changes() {
         ),
         (
             vec!["port", "add", "nic", "wire9", "--device", "net_nosuch0"],
-            "nic wire9: cannot probe device \"net_nosuch0\": No such device (errno 19)".into(),
+            "nic wire9: cannot probe device \"net_nosuch0\": No such device (errno 19); DPDK says: EAL: failed to parse \
+             device \"net_nosuch0\""
+                .into(),
+        ),
+        (
+            vec!["port", "add", "nic", "wire9", "--device", "net_pcap9,rx_pcap=/nowhere"],
+            "nic wire9: cannot probe device \"net_pcap9,rx_pcap=/nowhere\": DPDK says: open_single_rx_pcap(): Couldn't \
+             open /nowhere: /nowhere: No such file or directory"
+                .into(),
         ),
         (
             vec!["port", "add", "nic", "wire9", "--device", "net_null9", "--queues", "0"],

@@ -3,10 +3,12 @@
 //! It is written by a thread of its own: a reader of the log that is slow, or stopped, must not stop a worker that has
 //! something to say. Nothing is left out silently: a second thread says now and then how much was.
 
+mod journal;
 mod limit;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
 use std::io::{self, IsTerminal};
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -14,7 +16,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
-use tracing::Subscriber;
+use tracing::{Level, Subscriber};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::Registry;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
@@ -38,6 +40,16 @@ pub enum Format {
     Json,
 }
 
+/// Where the lines go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Terminal,
+    /// systemd's.
+    Journal,
+    /// Or a pipe, ...
+    File,
+}
+
 /// The log while it is open. Dropped, it says what was left out, and writes the rest.
 pub struct Log {
     /// Dropped, to end the thread.
@@ -52,10 +64,14 @@ pub struct Log {
 /// # Errors
 /// If there can be no thread for it.
 pub fn init(filter: impl Layer<Registry> + Send + Sync, format: Format, lines: u32) -> io::Result<Log> {
-    let terminal = io::stderr().is_terminal();
+    let place = match io::stderr() {
+        stderr if stderr.is_terminal() => Place::Terminal,
+        stderr if journal::is(&stderr) => Place::Journal,
+        _ => Place::File,
+    };
     let (writer, guard) = NonBlockingBuilder::default().buffered_lines_limit(LINES).finish(io::stderr());
     let left_out = LeftOut { limit: Arc::new(Limit::new(lines)), lost: writer.error_counter(), said: 0 };
-    subscriber(filter, format, writer, terminal, left_out.limit.clone()).init();
+    subscriber(filter, format, writer, place, left_out.limit.clone()).init();
     let (stop, stopped) = channel::<()>();
     let thread = std::thread::Builder::new().name("log".into()).spawn(move || {
         let mut left_out = left_out;
@@ -65,6 +81,14 @@ pub fn init(filter: impl Layer<Registry> + Send + Sync, format: Format, lines: u
         left_out.say_all();
     })?;
     Ok(Log { stop: Some(stop), thread: Some(thread), _writer: guard })
+}
+
+/// Says on stderr why the daemon ends: one line, and nothing else.
+pub fn last_words(failure: &impl fmt::Display) {
+    match journal::is(io::stderr()) {
+        true => eprintln!("<{}>{failure}", journal::priority(Level::ERROR)),
+        false => eprintln!("{failure}"),
+    }
 }
 
 impl Drop for Log {
@@ -80,13 +104,16 @@ fn subscriber(
     filter: impl Layer<Registry> + Send + Sync,
     format: Format,
     writer: NonBlocking,
-    terminal: bool,
+    place: Place,
     limit: Arc<Limit>,
 ) -> impl Subscriber + Send + Sync {
     let lines = tracing_subscriber::fmt::layer().with_writer(writer);
-    let lines = match format {
-        Format::Text => lines.with_ansi(terminal).boxed(),
-        Format::Json => {
+    let lines = match (format, place) {
+        (Format::Text, Place::Journal) => {
+            lines.with_ansi(false).map_event_format(journal::Entries::of).boxed()
+        }
+        (Format::Text, _) => lines.with_ansi(place == Place::Terminal).boxed(),
+        (Format::Json, _) => {
             lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()
         }
     };

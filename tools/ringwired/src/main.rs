@@ -47,7 +47,7 @@ fn main() -> ExitCode {
     match run(&Args::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("{failure}");
+            log::last_words(&failure);
             match failure {
                 Failure::Config(_) => ExitCode::from(2),
                 _ => ExitCode::FAILURE,

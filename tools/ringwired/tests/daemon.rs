@@ -1,6 +1,8 @@
 //! The real `ringwired`: exit statuses, its one line of error, readiness, signals, and what it leaves.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -31,6 +33,14 @@ impl Bench {
              [[nic]]\nname = \"wire0\"\ndevice = \"net_null0\"\n\
              [[guest]]\nname = \"vm1\"\nsocket = {guest:?}\nbackend = \"wire0\"\n"
         ));
+        bench
+    }
+
+    /// With a NIC over an interface that does not exist.
+    fn without_interface() -> Bench {
+        let bench = Bench::new();
+        let config = std::fs::read_to_string(bench.path("rw.toml")).unwrap();
+        bench.configure(&config.replace("net_null0", "net_af_packet0,iface=ringwire-no"));
         bench
     }
 
@@ -211,9 +221,7 @@ fn an_api_socket_in_use_is_one_line_and_1() {
 
 #[test]
 fn a_nic_that_does_not_exist_is_1_and_leaves_nothing() {
-    let bench = Bench::new();
-    let config = std::fs::read_to_string(bench.path("rw.toml")).unwrap();
-    bench.configure(&config.replace("net_null0", "net_af_packet0,iface=ringwire-no"));
+    let bench = Bench::without_interface();
     let (code, log) = bench.refusal();
     assert_eq!(code, Some(1), "{log}");
     let last = log.lines().last().unwrap();
@@ -333,6 +341,26 @@ fn systemd_finds_nothing_wrong_with_the_unit() {
     let output = output.unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && said.trim().is_empty(), "{said}");
+}
+
+/// systemd says in the environment which file the journal is (systemd.exec(5)).
+#[test]
+fn a_log_that_the_journal_reads_has_priorities() {
+    let bench = Bench::without_interface();
+    let logged = |journal: bool| {
+        let log = File::create(bench.path("log")).unwrap();
+        let found = log.metadata().unwrap();
+        let inode = if journal { found.ino() } else { found.ino() + 1 };
+        let mut command = bench.command();
+        command.env("JOURNAL_STREAM", format!("{}:{inode}", found.dev())).stderr(log);
+        assert_eq!(command.status().unwrap().code(), Some(1));
+        std::fs::read_to_string(bench.path("log")).unwrap()
+    };
+    let (journal, file) = (logged(true), logged(false));
+    let (said, last) = journal.trim_end().rsplit_once('\n').expect(&journal);
+    assert!(said.lines().any(|line| line.starts_with("<6> INFO engine: DPDK runs")), "{journal}");
+    assert!(last.starts_with("<3>ringwired: cannot start: "), "{journal}");
+    assert!(!file.contains("<6>") && file.contains("\nringwired: cannot start: "), "{file}");
 }
 
 #[test]

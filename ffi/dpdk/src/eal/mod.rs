@@ -15,6 +15,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use crate::error::Errno;
+use crate::log::{self, Said};
 
 /// Why the environment layer cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -42,11 +43,13 @@ pub enum EalError {
     /// An argument cannot be passed to C.
     #[error("DPDK argument with a zero byte: {0}")]
     ZeroByte(#[from] NulError),
-    /// `rte_eal_init` failed; DPDK printed the reason to stderr.
-    #[error("DPDK did not initialise: {errno}; arguments: {}", args.join(" "))]
+    /// `rte_eal_init` failed.
+    #[error("DPDK did not initialise: {}; arguments: {}", said.of(*errno), args.join(" "))]
     Init {
         /// What DPDK reported.
         errno: Errno,
+        /// What it has logged.
+        said: Said,
         /// The arguments it was given.
         args: Vec<String>,
     },
@@ -121,11 +124,11 @@ impl Eal {
 
         *state = State::Failed;
         let affinity = host::affinity();
-        let started = init_raw(argv);
+        let (started, said) = log::listen(|| init_raw(argv));
         if choice.own_runtime_dir {
             remove_runtime_dir();
         }
-        started.map_err(|errno| EalError::Init { errno, args: choice.argv.clone() })?;
+        started.map_err(|errno| EalError::Init { errno, said, args: choice.argv.clone() })?;
         // EAL pins its main thread to the CPUs of its lcore, which leave out CPU numbers it does
         // not know and are whatever `extra` says.
         if let Some(affinity) = &affinity {

@@ -9,6 +9,7 @@ use super::info::offload;
 use super::{CONTROL, DeviceError, DeviceInfo, lock};
 use crate::eal::{self, EalHandle};
 use crate::error::Errno;
+use crate::log;
 
 /// A port that is ours: nobody else in the process can take it until this is dropped, which closes
 /// it and takes its device out of DPDK.
@@ -119,13 +120,13 @@ fn port_by_name(name: &CStr) -> Option<u16> {
 /// Probes the device and finds its (first) port.
 fn probe(devargs: &CStr, name: &CStr, device: &str) -> Result<u16, DeviceError> {
     // SAFETY: EAL is initialised; the string is NUL terminated and copied.
-    let probed = Errno::check(unsafe { dpdk_sys::rte_dev_probe(devargs.as_ptr()) });
+    let (probed, said) = log::listen(|| Errno::check(unsafe { dpdk_sys::rte_dev_probe(devargs.as_ptr()) }));
     if let Err(errno) = probed
         && errno.0 != libc::EEXIST
     {
         // What DPDK says to a name that no bus and no driver knows.
         let errno = if errno.0 == libc::EFAULT { Errno(libc::ENODEV) } else { errno };
-        return Err(DeviceError::Probe { device: device.to_owned(), errno });
+        return Err(DeviceError::Probe { device: device.to_owned(), errno, said });
     }
     port_by_name(name)
         .or_else(|| matching_port(devargs))

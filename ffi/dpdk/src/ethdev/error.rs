@@ -4,6 +4,7 @@ use std::ffi::NulError;
 
 use crate::eal::EalError;
 use crate::error::Errno;
+use crate::log::Said;
 
 /// Why an operation on a device failed. `device` is its name or the device arguments given.
 #[derive(Debug, thiserror::Error)]
@@ -14,13 +15,15 @@ pub enum DeviceError {
     /// The device arguments cannot be passed to C.
     #[error("device arguments with a zero byte: {0}")]
     ZeroByte(#[from] NulError),
-    /// No driver took the device; DPDK printed the reason to stderr.
-    #[error("cannot probe device \"{device}\": {errno}")]
+    /// No driver took the device.
+    #[error("cannot probe device \"{device}\": {}", said.of(*errno))]
     Probe {
         /// The device arguments.
         device: String,
         /// What DPDK reported.
         errno: Errno,
+        /// What it has logged.
+        said: Said,
     },
     /// The device was probed, but is no Ethernet device.
     #[error("device \"{device}\" has no Ethernet port")]

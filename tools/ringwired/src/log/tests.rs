@@ -23,13 +23,17 @@ impl Write for Page {
     }
 }
 
-/// The lines that `say` leaves.
+/// The lines that `say` leaves in a file.
 fn lines(filter: &str, format: Format, say: impl FnOnce(&mut LeftOut)) -> Vec<String> {
+    lines_in(Place::File, filter, format, say)
+}
+
+fn lines_in(place: Place, filter: &str, format: Format, say: impl FnOnce(&mut LeftOut)) -> Vec<String> {
     let page = Page::default();
     let (writer, guard) = NonBlockingBuilder::default().finish(page.clone());
     let mut left_out =
         LeftOut { limit: Arc::new(Limit::new(limit::MOST_LINES)), lost: writer.error_counter(), said: 0 };
-    let subscriber = subscriber(EnvFilter::new(filter), format, writer, false, left_out.limit.clone());
+    let subscriber = subscriber(EnvFilter::new(filter), format, writer, place, left_out.limit.clone());
     tracing::subscriber::with_default(subscriber, || say(&mut left_out));
     drop(guard);
     let text = String::from_utf8(page.0.lock().unwrap().clone()).unwrap();
@@ -143,7 +147,8 @@ fn lines_for_which_there_is_no_room_are_counted() {
         NonBlockingBuilder::default().buffered_lines_limit(4).finish(Stuck(stuck, page.clone()));
     let mut left_out =
         LeftOut { limit: Arc::new(Limit::new(limit::MOST_LINES)), lost: writer.error_counter(), said: 0 };
-    let subscriber = subscriber(EnvFilter::new("debug"), Format::Text, writer, false, left_out.limit.clone());
+    let subscriber =
+        subscriber(EnvFilter::new("debug"), Format::Text, writer, Place::File, left_out.limit.clone());
     tracing::subscriber::with_default(subscriber, || {
         (0..100).for_each(|_| tracing::debug!("one of many"));
         drop(go);
@@ -159,4 +164,26 @@ fn lines_for_which_there_is_no_room_are_counted() {
     assert!(lost > 0);
     let said = format!("{lost} lines of log were lost: their reader is too slow");
     assert!(text.lines().last().is_some_and(|line| line.contains(&said)), "{said}: {text}");
+}
+
+#[test]
+fn the_journal_is_told_how_urgent_a_line_is() {
+    let say = |_: &mut LeftOut| {
+        tracing::error!("lost");
+        tracing::warn!(port = "vm1", "late");
+        tracing::info!("ready");
+        tracing::debug!("asked");
+    };
+    let module = module_path!();
+    let expected = [
+        format!("<3>ERROR {module}: lost"),
+        format!("<4> WARN {module}: late port=\"vm1\""),
+        format!("<6> INFO {module}: ready"),
+        format!("<7>DEBUG {module}: asked"),
+    ];
+    assert_eq!(lines_in(Place::Journal, "debug", Format::Text, say), expected);
+    // One that reads objects takes the level from them.
+    for line in lines_in(Place::Journal, "debug", Format::Json, say) {
+        assert!(serde_json::from_str::<Value>(&line).is_ok(), "{line}");
+    }
 }
