@@ -144,8 +144,8 @@ pub struct GuestConfig {
     pub socket: PathBuf,
     /// Permission bits of the socket, e.g. 0o660; left to the umask when absent.
     pub socket_mode: Option<u32>,
-    /// Group of the socket, by name or number.
-    pub socket_group: Option<String>,
+    /// Number of the socket's group; the process's own when absent.
+    pub socket_group: Option<u32>,
     /// Queue pairs offered, 1 to 128.
     pub queues: u16,
     /// Which core's worker polls a queue pair, by number of the pair. All others have any.

@@ -7,7 +7,6 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
-use nix::unistd::Group;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{
@@ -40,14 +39,6 @@ pub enum SocketError {
     NotASocket {
         /// The socket's path.
         path: PathBuf,
-    },
-    /// The group is not known.
-    #[error("{}: there is no group {group:?}", path.display())]
-    NoGroup {
-        /// The socket's path.
-        path: PathBuf,
-        /// The group's name.
-        group: String,
     },
     /// The kernel refused.
     #[error("{}: cannot {doing}: {cause}", path.display())]
@@ -94,9 +85,8 @@ impl Listener {
     ///
     /// Mode and group are set before anybody can connect: between `bind` and `listen` a connection is
     /// refused. Without a mode, the process's umask decides.
-    pub fn bind(path: &Path, mode: Option<u32>, group: Option<&str>) -> Result<Listener, SocketError> {
+    pub fn bind(path: &Path, mode: Option<u32>, group: Option<u32>) -> Result<Listener, SocketError> {
         let failed = |doing| move |cause| SocketError::Io { path: path.to_owned(), doing, cause };
-        let gid = group.map(|name| group_id(path, name)).transpose()?;
         let address = SocketAddrUnix::new(path).map_err(|errno| failed("use that path")(errno.into()))?;
         clear(path, &address)?;
         let socket = unix_socket().map_err(failed("make a socket"))?;
@@ -106,8 +96,8 @@ impl Listener {
         })?;
         let identity = SocketFile::identity(path).map_err(failed("find the socket again"))?;
         let file = SocketFile { path: path.to_owned(), identity };
-        if let Some(gid) = gid {
-            chown(path, None, Some(gid)).map_err(failed("set the group"))?;
+        if group.is_some() {
+            chown(path, None, group).map_err(failed("set the group"))?;
         }
         if let Some(mode) = mode {
             fs::set_permissions(path, Permissions::from_mode(mode)).map_err(failed("set the mode"))?;
@@ -165,18 +155,6 @@ fn wait(fds: &[(&dyn std::os::fd::AsFd, PollFlags)], timeout: Option<&Timespec>)
 fn unix_socket() -> io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     Ok(socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?)
-}
-
-fn group_id(path: &Path, name: &str) -> Result<u32, SocketError> {
-    let failed = |cause: nix::Error| SocketError::Io {
-        path: path.to_owned(),
-        doing: "look up the group",
-        cause: cause.into(),
-    };
-    let group = Group::from_name(name).map_err(failed)?;
-    let group =
-        group.ok_or_else(|| SocketError::NoGroup { path: path.to_owned(), group: name.to_owned() })?;
-    Ok(group.gid.as_raw())
 }
 
 /// Makes way at `path`: removes a socket nobody listens on.

@@ -162,7 +162,7 @@ impl Ports {
     /// Listens for a guest's frontend, which nobody serves yet. The guest has no backend yet.
     pub fn add_guest(&self, config: GuestConfig) -> Result<(Arc<Guest>, Listener), PortError> {
         self.check_free(&config.name, Some(config.thing()))?;
-        let listener = Listener::bind(&config.socket, config.socket_mode, config.socket_group.as_deref())
+        let listener = Listener::bind(&config.socket, config.socket_mode, config.socket_group)
             .map_err(|source| PortError::Socket { guest: config.name.clone(), source })?;
         let guest = Arc::new(Guest::new(config));
         self.control().add_guest(&guest.config.name, guest.counters.clone());

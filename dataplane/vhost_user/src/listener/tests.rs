@@ -39,12 +39,9 @@ fn every_mode_and_any_group_is_set_before_anybody_can_connect() {
         eprintln!("not root: cannot give a socket to another group");
         return;
     }
-    let daemon = Group::from_name("daemon").unwrap().unwrap().gid.as_raw();
-    let listener = Listener::bind(&path, Some(0o660), Some("daemon")).unwrap();
-    assert_eq!(fs::metadata(&path).unwrap().gid(), daemon);
+    let listener = Listener::bind(&path, Some(0o660), Some(4321)).unwrap();
+    assert_eq!(fs::metadata(&path).unwrap().gid(), 4321);
     drop(listener);
-    let error = Listener::bind(&path, None, Some("no-such-group")).err().unwrap();
-    assert!(error.to_string().ends_with(": there is no group \"no-such-group\""), "{error}");
     assert!(!path.exists());
 }
 

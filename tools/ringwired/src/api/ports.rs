@@ -13,7 +13,7 @@ use snapshot::{Account, NewPort, PortKind};
 use super::answer::{Body, Named, Refusal, content, json};
 use super::{Api, guests};
 use crate::config::request::{self, Keys};
-use crate::config::shapes;
+use crate::config::shapes::{self, Accounts};
 use crate::descriptors::Descriptors;
 
 pub async fn ports(State(api): State<Api>) -> Result<Response, Refusal> {
@@ -98,12 +98,12 @@ fn socket_config(name: String, wanted: NewPort, fds: usize) -> Result<SocketConf
         _ => {}
     }
     let interface = wanted.interface.unwrap_or_default();
-    let number = |account, kind| match account {
-        Some(Account::Name(name)) => shapes::account_number(&name, kind).map(Some),
+    let number = |account, accounts: Accounts| match account {
+        Some(Account::Name(name)) => accounts.number(&name).map(Some),
         Some(Account::Number(number)) => Ok(Some(number)),
         None => Ok(None),
     };
-    let (user, group) = (number(wanted.user, shapes::USER)?, number(wanted.group, shapes::GROUP)?);
+    let (user, group) = (number(wanted.user, shapes::USERS)?, number(wanted.group, shapes::GROUPS)?);
     Ok(SocketConfig { name, kind, interface, descriptors: Vec::new(), queues, user, group })
 }
 

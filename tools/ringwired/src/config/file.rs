@@ -12,7 +12,7 @@ use engine::config::{
 use serde::{Serialize, Serializer};
 use snapshot::Offered;
 
-use super::{ApiConfig, Config};
+use super::{ApiConfig, Config, shapes};
 
 /// The whole file. The order of fields, here and below, is the order of keys.
 #[derive(Debug, Serialize)]
@@ -63,7 +63,7 @@ pub(crate) struct Nic {
     lro: bool,
 }
 
-/// A tap or raw socket; `user` and `group` by number.
+/// A tap or raw socket.
 #[derive(Debug, Serialize)]
 pub(crate) struct Socket {
     name: String,
@@ -159,6 +159,14 @@ fn octal(mode: u32) -> String {
     format!("{mode:04o}")
 }
 
+fn user(number: Option<u32>) -> Option<String> {
+    number.map(|number| shapes::USERS.name(number))
+}
+
+fn group(number: Option<u32>) -> Option<String> {
+    number.map(|number| shapes::GROUPS.name(number))
+}
+
 fn address(mac: [u8; 6]) -> String {
     mac.map(|byte| format!("{byte:02x}")).join(":")
 }
@@ -166,8 +174,7 @@ fn address(mac: [u8; 6]) -> String {
 impl Api {
     fn of(config: &ApiConfig) -> Api {
         let socket = config.socket.display().to_string();
-        let ApiConfig { owner, group, .. } = config.clone();
-        Api { socket, mode: octal(config.mode), owner, group }
+        Api { socket, mode: octal(config.mode), owner: user(config.owner), group: group(config.group) }
     }
 }
 
@@ -180,9 +187,8 @@ impl Nic {
 
 impl Socket {
     pub fn of(config: &SocketConfig) -> Socket {
-        let SocketConfig { name, kind: _, interface, descriptors, queues, user, group } = config.clone();
-        let number = |id: u32| id.to_string();
-        Socket { name, interface, fds: descriptors, queues, user: user.map(number), group: group.map(number) }
+        let SocketConfig { name, kind: _, interface, descriptors: fds, queues, .. } = config.clone();
+        Socket { name, interface, fds, queues, user: user(config.user), group: group(config.group) }
     }
 }
 
@@ -192,7 +198,7 @@ impl Guest {
             name: guest.name.clone(),
             socket: guest.socket.display().to_string(),
             socket_mode: guest.socket_mode.map(octal),
-            socket_group: guest.socket_group.clone(),
+            socket_group: group(guest.socket_group),
             queues: guest.queues,
             backend: guest.backend.as_deref().unwrap_or("none").to_owned(),
             fallback: guest.fallback.clone(),

@@ -14,9 +14,11 @@ mod tests;
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use document::Document;
+use rustix::fs::OFlags;
 
 /// Longest file, in bytes: ten times one of all guests that there can be, with comments.
 const LONGEST: u64 = 4 << 20;
@@ -37,10 +39,10 @@ pub struct ApiConfig {
     pub socket: PathBuf,
     /// Its permission bits.
     pub mode: u32,
-    /// Its owner, by name or number; the process's own user when absent.
-    pub owner: Option<String>,
-    /// Its group, by name or number; the process's own when absent.
-    pub group: Option<String>,
+    /// Number of its owner; the process's own user when absent.
+    pub owner: Option<u32>,
+    /// Number of its group; the process's own when absent.
+    pub group: Option<u32>,
 }
 
 impl Default for ApiConfig {
@@ -112,10 +114,13 @@ impl Config {
     }
 }
 
-/// What is in `file`. Another one may have been named by mistake, and be as long as a disk.
+/// What is in `file`. Another one may have been named by mistake, and be as long as a disk, or never end.
 fn read(file: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(file)?.take(LONGEST + 1).read_to_end(&mut bytes)?;
+    // A pipe that nobody writes to, as on a reload, would be waited for. One that somebody does is.
+    let source = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(file)?;
+    rustix::fs::fcntl_setfl(&source, OFlags::empty())?;
+    source.take(LONGEST + 1).read_to_end(&mut bytes)?;
     match bytes.len() as u64 {
         ..=LONGEST => Ok(bytes),
         _ => Err(io::Error::other(format!("it is longer than {} MiB", LONGEST >> 20))),

@@ -9,7 +9,7 @@ use engine::config::{
 };
 
 use super::document::{Document, Table, Value, suggest};
-use super::shapes::{self, Unique};
+use super::shapes::{self, Accounts, Unique};
 use super::{ApiConfig, Config, ConfigError};
 
 const SECTIONS: [&str; 7] = ["api", "eal", "datapath", "nic", "tap", "raw", "guest"];
@@ -125,14 +125,13 @@ fn api(root: &Table<'_>, claims: &mut Claims) -> Result<ApiConfig, ConfigError> 
     if let Some(value) = table.get("mode") {
         api.mode = shapes::mode(&value)?;
     }
-    let owner = table.get("owner");
-    api.owner = owner.map(|value| Ok(value.string("a user's name or number")?.to_owned())).transpose()?;
-    api.group = group(table.get("group"))?;
+    api.owner = account(&table, "owner", shapes::USERS)?;
+    api.group = account(&table, "group", shapes::GROUPS)?;
     Ok(api)
 }
 
-fn group(value: Option<Value<'_>>) -> Result<Option<String>, ConfigError> {
-    value.map(|value| Ok(value.string("a group's name or number")?.to_owned())).transpose()
+fn account(table: &Table<'_>, key: &str, accounts: Accounts) -> Result<Option<u32>, ConfigError> {
+    table.get(key).map(|value| shapes::account(&value, accounts)).transpose()
 }
 
 fn eal(root: &Table<'_>) -> Result<(Vec<String>, HugepagePolicy), ConfigError> {
@@ -234,15 +233,14 @@ fn socket_port(
             return Err(table.missing_key("interface", "the kernel's name of it, such as \"eth2\""));
         }
     };
-    let account = |key, kind| table.get(key).map(|value| shapes::account(&value, kind)).transpose();
     Ok(SocketConfig {
         name,
         kind,
         interface,
         descriptors: descriptors.unwrap_or_default(),
         queues,
-        user: account("user", shapes::USER)?,
-        group: account("group", shapes::GROUP)?,
+        user: account(table, "user", shapes::USERS)?,
+        group: account(table, "group", shapes::GROUPS)?,
     })
 }
 
@@ -292,7 +290,7 @@ pub(super) fn guest(
         name,
         socket,
         socket_mode: table.get("socket_mode").map(|v| shapes::mode(&v)).transpose()?,
-        socket_group: group(table.get("socket_group"))?,
+        socket_group: account(table, "socket_group", shapes::GROUPS)?,
         queues,
         assign: table
             .get("assign")

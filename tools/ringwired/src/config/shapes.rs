@@ -5,6 +5,7 @@ use std::hash::Hash;
 use std::path::{Path, PathBuf};
 
 use engine::config::{OFFLOADS, all_offloads};
+use nix::unistd::{Gid, Group, Uid, User};
 use snapshot::Offered;
 
 use super::ConfigError;
@@ -129,24 +130,44 @@ pub(super) fn mac(value: &Value<'_>) -> Result<[u8; 6], ConfigError> {
     Ok(mac)
 }
 
-/// What an account is, and what knows its name.
-type AccountKind = (&'static str, fn(&str) -> Option<u32>);
-
-pub(crate) const USER: AccountKind =
-    ("user", |name| Some(nix::unistd::User::from_name(name).ok()??.uid.as_raw()));
-pub(crate) const GROUP: AccountKind =
-    ("group", |name| Some(nix::unistd::Group::from_name(name).ok()??.gid.as_raw()));
-
-/// Number of a user or a group.
-pub(super) fn account(value: &Value<'_>, kind: AccountKind) -> Result<u32, ConfigError> {
-    let name = value.string(&format!("a {}'s name or number", kind.0))?;
-    account_number(name, kind).map_err(|problem| value.error(problem))
+/// Users, or groups.
+#[derive(Clone, Copy)]
+pub(crate) struct Accounts {
+    /// What one is called.
+    what: &'static str,
+    number: fn(&str) -> Option<u32>,
+    name: fn(u32) -> Option<String>,
 }
 
-/// Number of the user or group of this name or number, or that there is none.
-pub(crate) fn account_number(name: &str, (what, find): AccountKind) -> Result<u32, String> {
-    let number = name.parse().ok().or_else(|| find(name));
-    number.ok_or_else(|| format!("no {what} is called {name:?}"))
+pub(crate) const USERS: Accounts = Accounts {
+    what: "user",
+    number: |name| Some(User::from_name(name).ok()??.uid.as_raw()),
+    name: |number| Some(User::from_uid(Uid::from_raw(number)).ok()??.name),
+};
+pub(crate) const GROUPS: Accounts = Accounts {
+    what: "group",
+    number: |name| Some(Group::from_name(name).ok()??.gid.as_raw()),
+    name: |number| Some(Group::from_gid(Gid::from_raw(number)).ok()??.name),
+};
+
+impl Accounts {
+    /// Number of the one of this name or number, or that there is none.
+    pub fn number(self, name: &str) -> Result<u32, String> {
+        let number = name.parse().ok().or_else(|| (self.number)(name));
+        number.ok_or_else(|| format!("no {} is called {name:?}", self.what))
+    }
+
+    /// What `number` finds it by: its name, if it has one.
+    pub fn name(self, number: u32) -> String {
+        let name = (self.name)(number).filter(|name| name.parse::<u32>().is_err());
+        name.unwrap_or_else(|| number.to_string())
+    }
+}
+
+/// Number of a user or a group.
+pub(super) fn account(value: &Value<'_>, accounts: Accounts) -> Result<u32, ConfigError> {
+    let name = value.string(&format!("a {}'s name or number", accounts.what))?;
+    accounts.number(name).map_err(|problem| value.error(problem))
 }
 
 /// A NIC's device.

@@ -139,11 +139,11 @@ fn a_new_port_comes_before_an_old_one_goes() {
 
 #[test]
 fn a_guest_is_made_anew_with_its_exception_path() {
-    let (said, done) = reload(&[("\"rw-tap1\"", "\"rw-tap1\"\nuser = \"7\"")]);
+    let (said, done) = reload(&[("\"rw-tap1\"", "\"rw-tap1\"\nuser = \"54321\"")]);
     assert_eq!(
         said,
         [
-            "tap tap1: user none -> 7 (made anew)",
+            "tap tap1: user none -> 54321 (made anew)",
             "guest vm2: its exception path tap1 (made anew: its frontend must connect again)"
         ]
     );

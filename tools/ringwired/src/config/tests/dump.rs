@@ -7,8 +7,8 @@ use crate::config::file::File;
 const DUMPED: &str = r#"[api]
 socket = "/run/ringwire/api.sock"
 mode = "0600"
-owner = "ringwire"
-group = "kvm"
+owner = "daemon"
+group = "adm"
 
 [eal]
 args = ["--no-pci"]
@@ -37,7 +37,7 @@ lro = false
 name = "tap0"
 interface = "rw-tap0"
 queues = 2
-user = "0"
+user = "root"
 group = "1234"
 
 [[tap]]
@@ -59,7 +59,7 @@ queues = 1
 name = "vm1"
 socket = "/run/ringwire/vm1.sock"
 socket_mode = "0660"
-socket_group = "libvirt"
+socket_group = "sys"
 queues = 2
 backend = "wire0"
 fallback_hold = 3

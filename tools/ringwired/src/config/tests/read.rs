@@ -16,7 +16,7 @@ fn a_full_file_is_read() {
     let config = parse(FULL).unwrap();
     assert_eq!(config.api.socket, Path::new("/run/ringwire/api.sock"));
     assert_eq!(config.api.mode, 0o600);
-    assert_eq!((config.api.owner.as_deref(), config.api.group.as_deref()), (Some("ringwire"), Some("kvm")));
+    assert_eq!((config.api.owner, config.api.group), (Some(1), Some(4)));
     let datapath = config.datapath;
     assert_eq!(datapath.eal_args, ["--no-pci"]);
     assert!(matches!(datapath.hugepages, HugepagePolicy::Require));
@@ -67,7 +67,7 @@ fn its_guests_are_read() {
     let guests = [
         GuestConfig {
             socket_mode: Some(0o660),
-            socket_group: Some("libvirt".into()),
+            socket_group: Some(3),
             queues: 2,
             backend: Some("wire0".into()),
             mac: Some([0x52, 0x54, 0, 0x12, 0x34, 0xff]),

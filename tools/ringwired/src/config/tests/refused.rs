@@ -1,5 +1,7 @@
 //! Bad files, with the exact line they are answered with.
 
+use std::io::Write;
+
 use super::{CORES, FULL, parse};
 use crate::config::Config;
 
@@ -65,7 +67,9 @@ const ONE_LINE_CHANGES: &[(&str, &str, &str)] = &[
         "mode = \"1777\"",
         "4: api.mode: expected an octal string, \"0000\" to \"0777\", found \"1777\"",
     ),
-    ("group = \"kvm\"", "group = \"\"", "5: api.group: is empty (expected a group's name or number)"),
+    ("group = \"adm\"", "group = \"\"", "5: api.group: is empty (expected a group's name or number)"),
+    ("owner = \"daemon\"", "owner = \"nobody-has\"", "2: api.owner: no user is called \"nobody-has\""),
+    ("group = \"adm\"", "group = \"nobody-has\"", "5: api.group: no group is called \"nobody-has\""),
     (
         "socket = \"/run/ringwire/api.sock\"",
         "socket = \"/run/ringwire/\"",
@@ -434,4 +438,22 @@ fn a_file_that_is_not_there_or_not_text_is_refused() {
     assert_eq!(refusal(), missing);
     std::fs::write(&file, b"[api]\ngroup = \"k\xffvm\"\n").unwrap();
     assert_eq!(refusal(), format!("{name}:2: api.group: not UTF-8 text"));
+}
+
+#[test]
+fn a_pipe_is_read_while_somebody_writes_to_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let pipe = directory.path().join("rw.toml");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let error = Config::load(&pipe, &CORES).unwrap_err().to_string();
+    assert!(error.contains("datapath.cores: missing"), "{error}");
+    // Opened for both, it waits for no reader.
+    let mut writer = std::fs::File::options().read(true).write(true).open(&pipe).unwrap();
+    let written = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        writer.write_all(FULL.as_bytes()).unwrap();
+    });
+    let config = Config::load(&pipe, &CORES).unwrap();
+    written.join().unwrap();
+    assert_eq!(config.datapath.cores, [1, 6]);
 }

@@ -92,7 +92,7 @@ fn guest(name: String, socket: usize, cores: &[usize], choices: &mut Choices<'_>
         name,
         socket: format!("/s{socket}").into(),
         socket_mode: choices.yes().then_some(0o660),
-        socket_group: choices.yes().then(|| "kvm".to_owned()),
+        socket_group: choices.yes().then_some(36),
         queues,
         assign,
         backend: None,
