@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use vhost_user::{Channel, FrontendState, Link, Listener, Queues};
@@ -60,6 +60,7 @@ impl Queues for Session<'_> {
 
 /// The thread that waits for a guest's frontend and serves it: one frontend at a time, any number in turn.
 pub struct Serving {
+    guest: Arc<Guest>,
     stop: Arc<EventFd>,
     thread: Option<JoinHandle<()>>,
 }
@@ -73,12 +74,15 @@ impl Serving {
             .map_err(|errno| thread_error(errno.into()))?;
         let stop = Arc::new(stop);
         let stopped = stop.clone();
-        let ports = ports.clone();
+        let (ports, served) = (ports.clone(), guest.clone());
+        let listener = Arc::new(listener);
+        let listening = listener.clone();
         let thread = std::thread::Builder::new()
             .name(format!("guest:{owner}"))
-            .spawn(move || serve(&ports, &guest, &listener, &stopped))
+            .spawn(move || serve(&ports, &served, &listening, &stopped))
             .map_err(thread_error)?;
-        Ok(Serving { stop, thread: Some(thread) })
+        *guest.listener() = Some(listener);
+        Ok(Serving { guest, stop, thread: Some(thread) })
     }
 
     /// Asks the session to end, without waiting for it.
@@ -96,6 +100,8 @@ impl Drop for Serving {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
+        // The last one there is: whoever looks at it holds the lock.
+        *self.guest.listener() = None;
     }
 }
 
@@ -117,11 +123,15 @@ fn serve_one(ports: &Ports, guest: &Guest, stream: UnixStream, stop: &EventFd) {
         let mut seen = guest.seen();
         seen.connections += 1;
         seen.hung_up = None;
+        seen.since = Some(Instant::now());
     }
     let options = guest.offer();
     let mut session = Session { ports, guest };
-    if let Err(error) = vhost_user::serve(stream, &options, &mut session, stop.as_fd()) {
+    let served = vhost_user::serve(stream, &options, &mut session, stop.as_fd());
+    let mut seen = guest.seen();
+    seen.since = Some(Instant::now());
+    if let Err(error) = served {
         tracing::warn!(port = guest.config.name, "frontend dropped: {error}");
-        guest.seen().hung_up = Some(error.to_string());
+        seen.hung_up = Some(error.to_string());
     }
 }

@@ -1,11 +1,11 @@
 //! The control side of a guest port.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use port::guest::GuestCounters;
-use vhost_user::{Channel, DeviceOptions, FrontendState};
+use vhost_user::{Channel, DeviceOptions, FrontendState, Listener};
 
 use crate::config::GuestConfig;
 
@@ -21,6 +21,7 @@ pub struct Guest {
     seen: Mutex<Seen>,
     route: Mutex<Route>,
     channel: Mutex<Option<Channel>>,
+    listener: Mutex<Option<Arc<Listener>>>,
 }
 
 /// What the sessions have told so far.
@@ -30,6 +31,8 @@ pub struct Seen {
     pub frontend: FrontendState,
     /// How many have connected.
     pub connections: u64,
+    /// When the last one has come, or gone.
+    pub since: Option<Instant>,
     /// Why we left the last one, if it was not the frontend that did.
     pub hung_up: Option<String>,
 }
@@ -58,6 +61,7 @@ impl Guest {
             seen: Mutex::default(),
             route: Mutex::new(Route { fallback, hold, ..Route::default() }),
             channel: Mutex::default(),
+            listener: Mutex::default(),
         }
     }
 
@@ -90,6 +94,11 @@ impl Guest {
     /// Where it is meant to be connected to. Whoever changes the backend holds this meanwhile.
     pub fn route(&self) -> MutexGuard<'_, Route> {
         self.route.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The socket that frontends connect to, while it is served.
+    pub fn listener(&self) -> MutexGuard<'_, Option<Arc<Listener>>> {
+        self.listener.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The connected frontend's way to hear of changes, if it has given one.

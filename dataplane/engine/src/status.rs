@@ -227,6 +227,8 @@ pub fn guest_port(guest: &Guest, route: Route, control: &Control, ports: &Ports)
             socket_file: socket_file(&guest.config.socket),
             refused: seen.frontend.refused,
             hung_up: seen.hung_up,
+            since_seconds: seen.since.map(|since| since.elapsed().as_secs_f64()),
+            waiting: seen.frontend.connected && guest.listener().as_ref().is_some_and(|it| it.is_awaited()),
         },
         queues,
     };

@@ -203,7 +203,7 @@ pub struct Guest {
 }
 
 /// The way to a guest's frontend, and what was wrong with its messages.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Frontend {
     /// The socket's file; absent when there is none: somebody has removed it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -214,6 +214,12 @@ pub struct Frontend {
     /// Why ringwired closed the connection to the last frontend, if it was not the frontend that did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hung_up: Option<String>,
+    /// For how long the frontend has been connected, or gone; absent if there never was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since_seconds: Option<f64>,
+    /// Whether another one has connected, and waits until this one leaves.
+    #[serde(default)]
+    pub waiting: bool,
 }
 
 /// Who may connect to a socket: those who may write to its file.

@@ -135,6 +135,12 @@ impl Listener {
         }
     }
 
+    /// Whether somebody has connected, and is not accepted yet.
+    pub fn is_awaited(&self) -> bool {
+        wait(&[(&self.socket, PollFlags::IN)], Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))
+            .is_ok_and(|ready| ready[0])
+    }
+
     /// Where it listens.
     pub fn path(&self) -> &Path {
         &self.file.path

@@ -12,7 +12,7 @@ use tests::hostile::guest::{GUEST, Hostile, LOW, PROTOCOL, RING, USER, feature, 
 use tests::scene::Scene;
 use tests::wait;
 
-use crate::table::Answer::{Fail, Note};
+use crate::table::Answer::{Fail, Hindered, Note};
 use crate::table::Table;
 
 /// A nic that takes everything and has nothing for the guest.
@@ -71,6 +71,16 @@ fn the_way_of_a_frontend() {
     table.ask("wrong feature set", &daemon, "vm1", Fail("features"), "never offered: VHOST_F_LOG_ALL");
     leave(&daemon, "vm1", wrong);
 
+    let first = running(&scene, "vm1");
+    let second = Client::connect(&socket);
+    table.ask("a second frontend waits", &daemon, "vm1", Note("frontend"), "another one has connected");
+    drop(second);
+    leave(&daemon, "vm1", first);
+
+    let dying = dying(&scene);
+    table.ask("frontends die in a loop", &daemon, "vm1", Hindered("frontend"), "frontends come and go");
+    drop(dying);
+
     memory(&mut table, &daemon, &scene);
 
     let rude = Client::connect(&socket);
@@ -105,6 +115,20 @@ fn barred(scene: &Scene) -> Child {
     wait::until("it tries", 10, || {
         let said = child.log();
         if said.contains("Permission denied") { Ok(()) } else { Err(said) }
+    });
+    child
+}
+
+/// A frontend that ends as soon as it is connected, and is started again.
+fn dying(scene: &Scene) -> Child {
+    let mut command = Command::new("perl");
+    command.args(["-e", "use IO::Socket::UNIX; $| = 1; alarm 60; my $n; \
+         while (1) { IO::Socket::UNIX->new(Peer => $ARGV[0]) and $n++; print STDERR \"$n\n\"; select(undef, undef, undef, 0.05) }"]);
+    command.arg(scene.socket("vm1"));
+    let child = Child::start("a frontend that dies", command, &scene.path("dying.log"));
+    wait::until("it has died", 10, || {
+        let said = child.log();
+        if said.lines().count() > 3 { Ok(()) } else { Err(said) }
     });
     child
 }

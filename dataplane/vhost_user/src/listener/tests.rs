@@ -17,9 +17,12 @@ fn listens_accepts_and_removes_its_socket() {
     let listener = Listener::bind(&path, Some(0o660), None).unwrap();
     assert_eq!(listener.path(), path);
     assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o660);
+    assert!(!listener.is_awaited());
     let frontend = UnixStream::connect(&path).unwrap();
+    assert!(listener.is_awaited());
     let stop = event();
     let stream = listener.accept(stop.as_fd()).unwrap().unwrap();
+    assert!(!listener.is_awaited());
     drop((listener, stop, stream, frontend));
     assert!(!path.exists());
     assert_eq!(open_fds(), before);

@@ -8,7 +8,7 @@ use snapshot::{Frontend, Guest, Port, SocketFile};
 use super::sight::Seen;
 use super::{Check, Mark};
 use crate::host::{Host, Process};
-use crate::units::{count, memory as bytes};
+use crate::units::{count, duration, memory as bytes};
 
 /// The socket: there, and open to the process that names it in its command line.
 pub fn socket(port: Seen<Port>, host: &Host) -> Vec<Check> {
@@ -68,15 +68,31 @@ fn barrier(process: &Process, path: &str, file: SocketFile) -> Option<String> {
     closed.or_else(|| shut.then(|| format!("{path} has mode {mode:04o}, user {user}, group {group}")))
 }
 
-/// Whether there is a frontend.
+/// Whether there is a frontend, that stays, and no other wants its place.
 pub fn frontend(port: Seen<Port>, host: &Host) -> Vec<Check> {
-    let Some(guest) = port.guest() else { return Vec::new() };
+    let Some(seen) = port.part(|port| port.guest.as_ref()) else { return Vec::new() };
+    let guest = seen.now;
     let Guest { socket, connections, .. } = guest;
+    let since = guest.frontend.since_seconds.map(duration);
+    let came = seen.moved(|guest| guest.connections);
+    let again = match came {
+        0 => String::new(),
+        _ => format!("; frontends come and go: {} came while this was looked at", count(came)),
+    };
     if guest.connected {
-        let found = format!("connected (frontends so far: {})", count(*connections));
-        return vec![Check::ok("frontend", port.name(), found)];
+        let so_long = since.map(|time| format!(" for {time}")).unwrap_or_default();
+        let found = format!("connected{so_long} (frontends so far: {})", count(*connections));
+        return vec![if guest.frontend.waiting {
+            let found = format!("{found}; another one has connected, and is served when this one leaves");
+            Check::note("frontend", port.name(), found, rivals(guest, host))
+        } else if came > 0 {
+            let advice = "the VMM or its guest's driver starts over and over: see its log, and ringwired's";
+            Check::note("frontend", port.name(), format!("{found}{again}"), advice)
+        } else {
+            Check::ok("frontend", port.name(), found)
+        }];
     }
-    let mut found = format!("no frontend is connected to {socket}");
+    let mut found = format!("no frontend is connected to {socket}{again}");
     let advice = match &guest.frontend.hung_up {
         Some(why) => {
             found = format!("{found}: ringwired hung up on the last one: {why}");
@@ -93,9 +109,23 @@ pub fn frontend(port: Seen<Port>, host: &Host) -> Vec<Check> {
             }
         },
     };
-    let before =
-        if *connections == 0 { "none ever was".into() } else { format!("so far: {}", count(*connections)) };
+    let before = match since {
+        None => "none ever was".to_owned(),
+        Some(time) => format!("so far: {}; the last one left {time} ago", count(*connections)),
+    };
     vec![Check::fail("frontend", port.name(), format!("{found} ({before})"), advice)]
+}
+
+/// Who shares a socket that is one frontend's.
+fn rivals(guest: &Guest, host: &Host) -> String {
+    let named = naming(guest, host);
+    let named: Vec<String> =
+        named.iter().map(|Process { name, pid, .. }| format!("{name} (pid {pid})")).collect();
+    let who = match &named[..] {
+        [] => "two processes".to_owned(),
+        named => named.join(" and "),
+    };
+    format!("{who} want the same socket: give each guest a [[guest]] of its own, and end what should be gone")
 }
 
 /// The memory it shares.

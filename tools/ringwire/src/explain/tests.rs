@@ -14,6 +14,7 @@ fn healthy() -> Status {
     let thread = WorkerThread { id: 5, cores: vec![1], ..WorkerThread::default() };
     status.workers[0].thread = Some(thread);
     let guest = status.ports[1].guest.as_mut().unwrap();
+    guest.frontend.since_seconds = Some(125.0);
     guest.frontend.socket_file = Some(SocketFile { mode: 0o755, user: 0, group: 0 });
     for queue in &mut guest.queues {
         queue.ring = RingState {
@@ -118,13 +119,30 @@ fn the_way_to_a_frontend() {
         &absent,
         Mark::Fail,
         "frontend",
-        "no frontend is connected to /run/ringwire/vm1.sock (so far: 3)",
+        "no frontend is connected to /run/ringwire/vm1.sock (so far: 3; the last one left 2 min 5 s ago)",
     );
+    let never = with("vm1", |status| {
+        let guest = guest(status);
+        (guest.connected, guest.connections, guest.frontend.since_seconds) = (false, 0, None);
+    });
+    assert_verdict(&never, Mark::Fail, "frontend", "vm1.sock (none ever was)");
     let left = with("vm1", |status| {
         guest(status).connected = false;
         guest(status).frontend.hung_up = Some("a message has flags 0x7".into());
     });
     assert_verdict(&left, Mark::Fail, "frontend", "hung up on the last one: a message has flags 0x7");
+    let mut before = healthy();
+    guest(&mut before).connected = false;
+    let mut now = later(&before);
+    guest(&mut now).connections += 4;
+    let dying = report_of("vm1", &before, &now);
+    assert_verdict(&dying, Mark::Fail, "frontend", "frontends come and go: 4 came while this was looked at");
+    guest(&mut now).connected = true;
+    let loops = report_of("vm1", &before, &now);
+    assert_verdict(&loops, Mark::Note, "frontend", "frontends come and go: 4 came while this was looked at");
+    let second = with("vm1", |status| guest(status).frontend.waiting = true);
+    let words = "connected for 2 min 5 s (frontends so far: 3); another one has connected";
+    assert_verdict(&second, Mark::Note, "frontend", words);
     // The nic's own report names it, too.
     let far = with("wire0", |status| guest(status).connected = false);
     assert_verdict(&far, Mark::Fail, "frontend", "wire0 carries no traffic: vm1: no frontend");
