@@ -280,6 +280,7 @@ fn status() -> Status {
         uptime_seconds: 1.5,
         hugepages: false,
         idle: Idle::Poll,
+        burst: 64,
         workers: vec![worker],
         ports,
     }

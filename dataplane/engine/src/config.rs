@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use dpdk::BURST_MAX;
 pub use dpdk::eal::HugepagePolicy;
 pub use port::punt::Classes;
 pub use port::socket::{SocketKind, check_name as check_interface};
@@ -19,14 +20,31 @@ pub struct Config {
     pub hugepages: HugepagePolicy,
     /// Cores to pin one worker each to; never empty.
     pub cores: Vec<usize>,
-    /// What a worker does without work.
-    pub idle: Idle,
+    /// How workers poll.
+    pub polling: Polling,
     /// NICs, by unique name.
     pub nics: Vec<NicConfig>,
     /// Taps and raw sockets, by unique name.
     pub sockets: Vec<SocketConfig>,
     /// Guests, by unique name (no port of any kind shares a name).
     pub guests: Vec<GuestConfig>,
+}
+
+/// How workers poll their queues.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Polling {
+    /// What a worker does without work.
+    pub idle: Idle,
+    /// Packets that are taken and handed on at a time, 1 to [`BURST_MAX`]: buffers are prefetched that far ahead of
+    /// their use.
+    pub burst: u16,
+}
+
+impl Default for Polling {
+    /// No sleep, and whole bursts.
+    fn default() -> Polling {
+        Polling { idle: Idle::Poll, burst: BURST_MAX as u16 }
+    }
 }
 
 /// What of the host only one port can have.

@@ -23,7 +23,7 @@ use announce::Announcement;
 use exceptions::PuntPath;
 pub use placement::Pair;
 
-use crate::config::Idle;
+use crate::config::Polling;
 use crate::lane::LaneId;
 use crate::ports::PortError;
 use crate::slow_path::SlowPath;
@@ -91,8 +91,8 @@ pub enum Arrived {
 pub struct Control {
     /// Never none.
     workers: Vec<Worker>,
-    /// What they do without work.
-    idle: Idle,
+    /// How they poll.
+    polling: Polling,
     /// Pairs that were assigned to cores, and these; each has a worker.
     assigned: BTreeMap<Pair, usize>,
     slow_path: SlowPath,
@@ -140,10 +140,10 @@ struct Placed {
 
 impl Control {
     /// Owners, and no port yet. There is one worker at least, and each has another core.
-    pub fn new(workers: Vec<Worker>, idle: Idle, slow_path: SlowPath) -> Control {
+    pub fn new(workers: Vec<Worker>, polling: Polling, slow_path: SlowPath) -> Control {
         Control {
             workers,
-            idle,
+            polling,
             assigned: BTreeMap::new(),
             slow_path,
             ports: BTreeMap::new(),

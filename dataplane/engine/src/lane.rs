@@ -79,40 +79,40 @@ pub enum Far {
 }
 
 impl Lane {
-    /// One turn at every queue. How many packets moved.
+    /// One turn at every queue, so many packets at a time. How many moved.
     #[inline]
-    pub fn turn(&mut self) -> u64 {
+    pub fn turn(&mut self, burst: u16) -> u64 {
         if self.taps.is_some() {
-            return self.turn_watched();
+            return self.turn_watched(burst);
         }
-        self.turn_with(&mut ())
+        self.turn_with(burst, &mut ())
     }
 
     /// A turn with somebody looking.
     #[cold]
     #[inline(never)]
-    fn turn_watched(&mut self) -> u64 {
+    fn turn_watched(&mut self, burst: u16) -> u64 {
         let Some(mut taps) = self.taps.take() else { return 0 };
-        let moved = self.turn_with(&mut *taps);
+        let moved = self.turn_with(burst, &mut *taps);
         self.taps = Some(taps);
         moved
     }
 
     #[inline(always)]
-    fn turn_with(&mut self, watcher: &mut impl Watcher) -> u64 {
+    fn turn_with(&mut self, burst: u16, watcher: &mut impl Watcher) -> u64 {
         watcher.turn();
         let guests = &mut self.guests;
         match &mut self.far {
             Far::Nic(nics) => {
                 let punt = self.punt.as_mut();
                 let punted = punt.map_or(0, |punt| host_to_guests(punt, guests, watcher));
-                guests_to_nics(guests, nics, self.punt.as_deref(), watcher)
-                    + nics_to_guests(nics, guests, watcher)
+                guests_to_nics(guests, nics, self.punt.as_deref(), burst, watcher)
+                    + nics_to_guests(nics, guests, burst, watcher)
                     + punted
             }
             Far::Guest(others) => {
-                guests_to_guests(Side::Near, guests, others, watcher)
-                    + guests_to_guests(Side::Far, others, guests, watcher)
+                guests_to_guests(Side::Near, guests, others, burst, watcher)
+                    + guests_to_guests(Side::Far, others, guests, burst, watcher)
             }
             Far::Socket(_) => 0,
         }
@@ -212,16 +212,17 @@ fn guests_to_nics(
     guests: &mut [GuestPair],
     nics: &mut [NicPair],
     punt: Option<&PuntEnd>,
+    burst: u16,
     watcher: &mut impl Watcher,
 ) -> u64 {
     // One pair on either side: nearly all lanes.
     if let ([guest], [nic]) = (&mut *guests, &mut *nics) {
-        return guest_to_nic(guest, nic, punt, watcher);
+        return guest_to_nic(guest, nic, punt, burst, watcher);
     }
     let count = nics.len();
     let mut moved = 0;
     for (k, guest) in guests.iter_mut().enumerate() {
-        moved += guest_to_nic(guest, &mut nics[k % count], punt, watcher);
+        moved += guest_to_nic(guest, &mut nics[k % count], punt, burst, watcher);
     }
     if guests.is_empty() {
         for nic in nics {
@@ -238,6 +239,7 @@ fn guest_to_nic(
     guest: &mut GuestPair,
     nic: &mut NicPair,
     punt: Option<&PuntEnd>,
+    burst: u16,
     watcher: &mut impl Watcher,
 ) -> u64 {
     if guest.is_idle() && !nic.holds_unsent() {
@@ -246,8 +248,8 @@ fn guest_to_nic(
     let (mut packets, mut cost) = (0, 0);
     while packets < TURN_PACKETS && cost < TURN_COST && nic.flush() {
         let tx = &mut nic.tx;
-        let limits = Limits { packets: BURST_MAX, cost: TURN_COST - cost, frame: tx.max_frame };
-        let burst = guest.receive(&mut tx.held, limits);
+        let limits = Limits { packets: burst.into(), cost: TURN_COST - cost, frame: tx.max_frame };
+        let received = guest.receive(&mut tx.held, limits);
         // All of it is new: whatever was held before is gone.
         watcher.outbox(Side::Near, guest.index, Direction::Rx, &tx.held);
         if let Some(end) = punt {
@@ -257,10 +259,10 @@ fn guest_to_nic(
             guest.count_drops(DropReason::OffloadRefused, nic.prepare());
         }
         watcher.outbox(Side::Far, nic.index, Direction::Tx, &nic.tx.held);
-        packets += burst.packets;
-        cost += burst.cost;
+        packets += received.packets;
+        cost += received.cost;
         nic.flush();
-        if burst.packets < BURST_MAX as u64 {
+        if received.packets < u64::from(burst) {
             break;
         }
     }
@@ -278,9 +280,14 @@ fn host_to_guests(end: &mut PuntEnd, guests: &mut [GuestPair], watcher: &mut imp
 
 /// Nic rx queues -> guest rx virtqueues.
 #[inline(always)]
-fn nics_to_guests(nics: &mut [NicPair], guests: &mut [GuestPair], watcher: &mut impl Watcher) -> u64 {
+fn nics_to_guests(
+    nics: &mut [NicPair],
+    guests: &mut [GuestPair],
+    burst: u16,
+    watcher: &mut impl Watcher,
+) -> u64 {
     if let ([nic], [guest]) = (&mut *nics, &mut *guests) {
-        return nic_to_guest(nic, guest, watcher);
+        return nic_to_guest(nic, guest, burst, watcher);
     }
     let count = guests.len();
     if count == 0 {
@@ -288,19 +295,19 @@ fn nics_to_guests(nics: &mut [NicPair], guests: &mut [GuestPair], watcher: &mut 
     }
     let mut moved = 0;
     for (j, nic) in nics.iter_mut().enumerate() {
-        moved += nic_to_guest(nic, &mut guests[j % count], watcher);
+        moved += nic_to_guest(nic, &mut guests[j % count], burst, watcher);
     }
     moved
 }
 
 /// Nic rx queue -> burst -> guest rx virtqueue. No more is received than the guest has buffers for.
 #[inline(always)]
-fn nic_to_guest(nic: &mut NicPair, guest: &mut GuestPair, watcher: &mut impl Watcher) -> u64 {
+fn nic_to_guest(nic: &mut NicPair, guest: &mut GuestPair, burst: u16, watcher: &mut impl Watcher) -> u64 {
     let (mut packets, mut cost, mut moved) = (0, 0, 0);
     let judges = nic.rx.judges();
     while packets < TURN_PACKETS && cost < TURN_COST {
         let received = if nic.rx.held.is_empty() {
-            let room = guest.room(BURST_MAX as u16);
+            let room = guest.room(burst);
             let packets = if room == 0 { 0 } else { nic.receive(room).packets };
             watcher.packets(Side::Far, nic.index, Direction::Rx, nic.rx.held.as_slice());
             watcher.packets(Side::Near, guest.index, Direction::Tx, nic.rx.held.as_slice());
@@ -321,7 +328,7 @@ fn nic_to_guest(nic: &mut NicPair, guest: &mut GuestPair, watcher: &mut impl Wat
         packets += received.max(sent.packets);
         moved += sent.packets;
         cost += sent.cost;
-        if sent.packets == 0 || received < BURST_MAX as u64 {
+        if sent.packets == 0 || received < u64::from(burst) {
             break;
         }
     }
@@ -336,6 +343,7 @@ fn guests_to_guests(
     side: Side,
     from: &mut [GuestPair],
     to: &mut [GuestPair],
+    burst: u16,
     watcher: &mut impl Watcher,
 ) -> u64 {
     let count = to.len();
@@ -344,11 +352,11 @@ fn guests_to_guests(
         let receiver = &mut to[k % count];
         let (mut packets, mut cost) = (0, 0);
         while packets < TURN_PACKETS && cost < TURN_COST {
-            let limits = Limits { packets: BURST_MAX, cost: TURN_COST - cost, frame: LONGEST };
-            let burst = watcher.forward(side, guest, receiver, limits);
-            packets += burst.packets;
-            cost += burst.cost;
-            if burst.packets < BURST_MAX as u64 {
+            let limits = Limits { packets: burst.into(), cost: TURN_COST - cost, frame: LONGEST };
+            let done = watcher.forward(side, guest, receiver, limits);
+            packets += done.packets;
+            cost += done.cost;
+            if done.packets < u64::from(burst) {
                 break;
             }
         }
@@ -364,7 +372,7 @@ fn settle_nics(nics: &mut [NicPair], guests: &mut [GuestPair], until: Instant, w
     loop {
         watcher.turn();
         let unsent = nics.iter_mut().fold(false, |unsent, nic| unsent | (!nic.flush() && nic.link_up()));
-        let moved = received(nics) < most && nics_to_guests(nics, guests, watcher) > 0;
+        let moved = received(nics) < most && nics_to_guests(nics, guests, BURST_MAX as u16, watcher) > 0;
         let undelivered = !guests.is_empty() && nics.iter().any(|nic| nic.rx.waiting() > 0);
         if !(unsent || moved || undelivered) || Instant::now() > until {
             return;

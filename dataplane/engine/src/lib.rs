@@ -123,11 +123,11 @@ impl Datapath {
         })?;
         let place = if eal.hugepages() { "hugepages" } else { "ordinary pages (no hugepages)" };
         tracing::info!("DPDK runs, with packet memory in {place}");
-        let workers = config.cores.iter().map(|core| Worker::start(*core, config.idle));
+        let workers = config.cores.iter().map(|core| Worker::start(*core, config.polling));
         let workers = workers.collect::<Result<Vec<_>, _>>()?;
         let slow_path = SlowPath::start()
             .map_err(|source| StartError::Thread { what: "the slow path".to_owned(), source })?;
-        let ports = Arc::new(Ports::new(Control::new(workers, config.idle, slow_path)));
+        let ports = Arc::new(Ports::new(Control::new(workers, config.polling, slow_path)));
         config.nics.into_iter().try_for_each(|nic| ports.add_nic(nic))?;
         for socket in config.sockets {
             ports.add_socket(socket, Vec::new())?;

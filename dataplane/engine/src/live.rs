@@ -8,7 +8,7 @@ use std::time::Duration;
 use snapshot::Port;
 
 use crate::capture::{CaptureError, Capturing, Wanted};
-use crate::config::{Config, GuestConfig, Idle, NicConfig, SocketConfig};
+use crate::config::{Config, GuestConfig, NicConfig, Polling, SocketConfig};
 use crate::control::{Arrived, BackendError, Pair};
 use crate::cores::ranges;
 use crate::frontend::Serving;
@@ -123,14 +123,14 @@ impl Datapath {
         if !allowed.contains(&core) {
             return Err(WorkerError::NotAllowed { core, allowed: ranges(&allowed) });
         }
-        let (mut cores, idle) = {
+        let (mut cores, polling) = {
             let control = self.ports.control();
-            (control.cores(), control.idle())
+            (control.cores(), control.polling())
         };
         if cores.contains(&core) {
             return Err(WorkerError::Taken(core));
         }
-        let worker = Worker::start(core, idle)?;
+        let worker = Worker::start(core, polling)?;
         cores.push(core);
         changes.cores.leave_to(&cores);
         self.ports.control().add_worker(worker);
@@ -177,14 +177,17 @@ impl Datapath {
         Ok(())
     }
 
-    /// Replaces what workers do without work.
+    /// Has workers poll otherwise, as `change` makes it of what they do now.
     ///
     /// # Errors
     /// If there are no descriptors left to sleep with; nothing has changed then.
-    pub fn set_idle(&self, idle: Idle) -> std::io::Result<()> {
+    pub fn set_polling(&self, change: impl FnOnce(Polling) -> Polling) -> std::io::Result<()> {
         let _one_at_a_time = self.changes();
-        self.ports.control().set_idle(idle)?;
-        tracing::info!(?idle, "workers without work");
+        let mut control = self.ports.control();
+        let polling = change(control.polling());
+        control.set_polling(polling)?;
+        drop(control);
+        tracing::info!(idle = ?polling.idle, burst = polling.burst, "how workers poll");
         Ok(())
     }
 
@@ -203,7 +206,7 @@ impl Datapath {
         // Before control is locked: whoever changes a route locks the two in this order.
         let routes: Vec<Route> = guests.iter().map(|guest| guest.route().clone()).collect();
         let control = self.ports.control();
-        let (cores, idle) = (control.cores(), control.idle());
+        let (cores, polling) = (control.cores(), control.polling());
         let connected = guests.iter().zip(routes).map(|(guest, route)| {
             let name = guest.config.name.clone();
             Connected { to: control.backend(&name).map(str::to_owned), name, route }
@@ -225,7 +228,7 @@ impl Datapath {
             eal_args: self.eal_args.clone(),
             hugepages: self.hugepages,
             cores,
-            idle,
+            polling,
             nics: self.ports.nics().iter().map(|nic| nic.config.clone()).collect(),
             sockets: self.ports.sockets().iter().map(|entry| entry.by_name()).collect(),
             guests: guests.collect(),

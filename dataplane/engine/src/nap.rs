@@ -95,12 +95,12 @@ impl Nap {
         self.rounds >= ROUNDS
     }
 
-    /// Sleeps until there may be something to do. How many packets it moved instead.
-    pub fn sleep<'a>(&mut self, lanes: impl Iterator<Item = &'a mut Lane>) -> u64 {
+    /// Sleeps until there may be something to do. How many packets it moved instead, so many at a time.
+    pub fn sleep<'a>(&mut self, lanes: impl Iterator<Item = &'a mut Lane>, burst: u16) -> u64 {
         let mut lanes: Vec<&mut Lane> = lanes.collect();
         let heard = lanes.iter_mut().fold(true, |heard, lane| lane.ask_for_wakers() & heard);
         // What came before that tells nobody. So each lane is looked at once more.
-        let moved: u64 = lanes.iter_mut().map(|lane| lane.turn()).sum();
+        let moved: u64 = lanes.iter_mut().map(|lane| lane.turn(burst)).sum();
         if moved == 0 {
             let look = EpollTimeout::from(1u8 << (self.naps / SHORT_NAPS).min(LONGEST));
             let timeout = if heard { EpollTimeout::NONE } else { look };

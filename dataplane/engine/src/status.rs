@@ -14,7 +14,7 @@ use snapshot::{Port, PortKind, Queue, Status};
 use virtqueue::Glance;
 
 use crate::Datapath;
-use crate::config::{NicConfig, SocketKind};
+use crate::config::{NicConfig, Polling, SocketKind};
 use crate::control::{Control, Owner, Pair};
 use crate::guest::{Guest, Route};
 use crate::ports::{NicPort, Ports, SocketEntry};
@@ -43,7 +43,7 @@ impl Datapath {
             thread: worker.thread(),
         });
         let workers = workers.collect();
-        let idle = control.idle();
+        let Polling { idle, burst } = control.polling();
         let guests = guests.iter().zip(routes);
         let guests: Vec<Port> =
             guests.map(|(guest, route)| guest_port(guest, route, &control, &self.ports)).collect();
@@ -62,6 +62,7 @@ impl Datapath {
             uptime_seconds: self.started.elapsed().as_secs_f64(),
             hugepages: self.eal.hugepages(),
             idle,
+            burst,
             workers,
             ports: nics.chain(sockets).chain(guests).collect(),
         }

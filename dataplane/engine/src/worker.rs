@@ -10,7 +10,7 @@ use nix::sched::{CpuSet, sched_getaffinity};
 use nix::unistd::{Pid, gettid};
 use port::counters::{Counter, Shared, shared};
 
-use crate::config::Idle;
+use crate::config::{Idle, Polling};
 use crate::handle::Handle;
 use crate::lane::{Lane, LaneId};
 use crate::nap::{Bell, Nap};
@@ -24,6 +24,8 @@ enum Command {
     Take(LaneId, Sender<Lane>),
     /// Sleep so from now on when there is no work; or never.
     Nap(Option<Box<Nap>>),
+    /// Move so many packets at a time from now on.
+    Burst(u16),
     /// Say that you live.
     Answer(Sender<()>),
 }
@@ -114,10 +116,10 @@ pub struct Worker {
 
 impl Worker {
     /// Starts a thread on `core`, registered with DPDK.
-    pub fn start(core: usize, idle: Idle) -> Result<Worker, WorkerError> {
+    pub fn start(core: usize, polling: Polling) -> Result<Worker, WorkerError> {
         let spawn_error = |source| WorkerError::Spawn { core, source };
         let bell = Arc::new(Bell::new().map_err(spawn_error)?);
-        let nap = nap(&bell, idle).map_err(spawn_error)?;
+        let nap = nap(&bell, polling.idle).map_err(spawn_error)?;
         let (commands, inbox) = unbounded();
         let (ready, outcome) = bounded(1);
         let counters = shared();
@@ -143,7 +145,7 @@ impl Worker {
                     );
                 }
                 let _ = ready.send(Ok(gettid()));
-                run(&inbox, &written, nap);
+                run(&inbox, &written, Manner { nap, burst: polling.burst });
             })
             .map_err(spawn_error)?;
         let id = outcome.recv().unwrap_or(Err(WorkerError::Pin(core)))?;
@@ -185,6 +187,11 @@ impl Worker {
         self.thread.send(Command::Nap(nap));
     }
 
+    /// Has the worker move so many packets at a time from now on.
+    pub fn set_burst(&self, burst: u16) {
+        self.thread.send(Command::Burst(burst));
+    }
+
     /// Asks for an answer, which comes between two rounds.
     pub fn ask(&self) -> Receiver<()> {
         self.thread.ask(Command::Answer)
@@ -214,8 +221,16 @@ impl Lap {
     }
 }
 
+/// How a worker polls.
+struct Manner {
+    /// How it sleeps; not at all if there is none.
+    nap: Option<Box<Nap>>,
+    /// Packets at a time.
+    burst: u16,
+}
+
 /// The poll loop. Blocks only while there is nothing to poll, or in a nap.
-fn run(inbox: &Receiver<Command>, counters: &WorkerCounters, mut nap: Option<Box<Nap>>) {
+fn run(inbox: &Receiver<Command>, counters: &WorkerCounters, mut manner: Manner) {
     let mut lanes = Rota::new();
     let mut lap = Lap::start();
     loop {
@@ -227,11 +242,11 @@ fn run(inbox: &Receiver<Command>, counters: &WorkerCounters, mut nap: Option<Box
             inbox.try_recv()
         };
         match command {
-            Ok(command) => obey(command, &mut lanes, &mut nap),
+            Ok(command) => obey(command, &mut lanes, &mut manner),
             Err(TryRecvError::Empty) => {}
             Err(TryRecvError::Disconnected) => return,
         }
-        let moved = lanes.round(Lane::turn);
+        let moved = lanes.round(|lane| lane.turn(manner.burst));
         if moved > 0 {
             counters.busy.add(1);
             counters.packets.add(moved);
@@ -241,32 +256,33 @@ fn run(inbox: &Receiver<Command>, counters: &WorkerCounters, mut nap: Option<Box
             std::hint::spin_loop();
             counters.idle_cycles.add(lap.next());
         }
-        if let Some(nap) = &mut nap
+        if let Some(nap) = &mut manner.nap
             && nap.is_due(moved > 0)
         {
             counters.naps.add(1);
-            counters.packets.add(nap.sleep(lanes.iter_mut()));
+            counters.packets.add(nap.sleep(lanes.iter_mut(), manner.burst));
             lap = Lap::start();
         }
     }
 }
 
-fn obey(command: Command, lanes: &mut Rota<Lane>, nap: &mut Option<Box<Nap>>) {
+fn obey(command: Command, lanes: &mut Rota<Lane>, manner: &mut Manner) {
     match command {
         Command::Give(lane) => {
-            nap.iter_mut().for_each(|nap| nap.watch(&lane));
+            manner.nap.iter_mut().for_each(|nap| nap.watch(&lane));
             lanes.add(lane);
         }
         Command::Take(id, reply) => {
             if let Some(lane) = lanes.take(|lane| lane.id == id) {
-                nap.iter_mut().for_each(|nap| nap.forget(&lane));
+                manner.nap.iter_mut().for_each(|nap| nap.forget(&lane));
                 let _ = reply.send(lane);
             }
         }
         Command::Nap(mut other) => {
             other.iter_mut().for_each(|nap| lanes.iter().for_each(|lane| nap.watch(lane)));
-            *nap = other;
+            manner.nap = other;
         }
+        Command::Burst(burst) => manner.burst = burst,
         Command::Answer(reply) => {
             let _ = reply.send(());
         }

@@ -35,6 +35,9 @@ pub struct Status {
     /// What workers do without work.
     #[serde(default)]
     pub idle: Idle,
+    /// Packets that workers move at a time.
+    #[serde(default)]
+    pub burst: u16,
     /// One entry a worker, in the order in which they were added.
     pub workers: Vec<Worker>,
     /// Every port, NICs first, each kind in the order in which they were added.

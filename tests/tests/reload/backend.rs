@@ -54,3 +54,25 @@ fn a_nic_is_made_anew_under_its_guest() {
     assert!(stage.daemon.stop(Duration::from_secs(5)).success());
     assert_eq!(stage.daemon.complaints(), [""; 0]);
 }
+
+/// Each packet by itself, a few, and as many as there can be: none is lost by the change.
+#[test]
+fn workers_move_more_or_fewer_packets_at_a_time() {
+    let lan = Lan::enter("10.79.12.1/24");
+    let mut stage = Stage::start(pair::on_nics(&lan));
+    let stream = Stream::start(&lan, &stage.scene, &stage.daemon, &["--rate", "5kpps"]);
+    let mut before = 64;
+    for burst in [1, 7, 32, 64] {
+        stage.edit(&[("[datapath]\n", &format!("[datapath]\nburst = {burst}\n"))]);
+        assert_eq!(stage.reload(By::Client), [format!("workers: burst {before} -> {burst}")]);
+        assert_eq!(stage.daemon.status().burst, burst);
+        let (vm1, vm2) = (stage.daemon.port("vm1"), stage.daemon.port("vm2"));
+        stage.daemon.wait_count("vm1", "tx", 10, vm1.tx_packets + 1000, |port| port.tx_packets);
+        stage.daemon.wait_count("vm2", "tx", 10, vm2.tx_packets + 1000, |port| port.tx_packets);
+        before = burst;
+    }
+    let seen = stream.end(&stage.daemon);
+    assert!(seen.iter().all(|guest| guest.received > 2000), "{seen:?}");
+    assert!(stage.daemon.stop(Duration::from_secs(5)).success());
+    assert_eq!(stage.daemon.complaints(), [""; 0]);
+}

@@ -131,6 +131,7 @@ mod tests {
             uptime_seconds: 0.0,
             hugepages: false,
             idle: snapshot::Idle::Poll,
+            burst: 64,
             workers: vec![worker],
             ports: names.iter().map(port).collect(),
         }

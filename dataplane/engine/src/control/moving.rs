@@ -24,6 +24,7 @@ use virtqueue::RingConfig;
 use virtqueue::testing::{F_EVENT_IDX, F_IN_ORDER, F_INDIRECT, F_PACKED, Format};
 
 use super::*;
+use crate::config::{BURST_MAX, Idle};
 use crate::worker::WorkerError;
 use guest::{F_MERGEABLE, Guest, Setup};
 
@@ -47,8 +48,8 @@ enum Step {
     Assign(u16, Option<usize>),
     /// One of the cores gets a worker, or loses it.
     Toggle(usize),
-    /// Workers sleep when there is nothing to do, or do not.
-    Idle(Idle),
+    /// Workers sleep when there is nothing to do, or do not, and move more or fewer packets at a time.
+    Poll(Polling),
 }
 
 #[derive(Clone, Debug)]
@@ -70,7 +71,8 @@ fn cases() -> impl Strategy<Value = Case> {
         3 => (0..3usize).prop_map(Step::Switch),
         3 => (0..2u16, prop::option::weighted(0.7, 0..2usize)).prop_map(|(pair, core)| Step::Assign(pair, core)),
         3 => (0..2usize).prop_map(Step::Toggle),
-        1 => prop_oneof![Just(Step::Idle(Idle::Poll)), Just(Step::Idle(Idle::Adaptive))],
+        2 => (prop::sample::select(vec![Idle::Poll, Idle::Adaptive]), 1..=BURST_MAX as u16)
+            .prop_map(|(idle, burst)| Step::Poll(Polling { idle, burst })),
     ];
     let steps = prop::collection::vec((0..400u64, step), 20..50);
     let optional = prop::sample::subsequence(vec![F_MERGEABLE, F_EVENT_IDX, F_INDIRECT, F_IN_ORDER], 0..=4);
@@ -106,7 +108,7 @@ impl Rig {
         let guest = Guest::start(Setup { format, size, features, pairs, paths });
         let counters: Vec<_> = (0..pairs).map(|_| GuestCounters::default()).collect();
         let (cores, started) = start_workers(workers);
-        let mut control = Control::new(started, Idle::Poll, SlowPath::start().unwrap());
+        let mut control = Control::new(started, Polling::default(), SlowPath::start().unwrap());
         control.add_guest(VM, counters.clone());
         let (nics, queues): (Vec<Nic>, Vec<_>) = (0..case.nics).map(|_| open_loop(pairs)).unzip();
         for (at, pairs) in queues.into_iter().enumerate() {
@@ -159,7 +161,7 @@ impl Rig {
             Step::Switch(backend) => self.switch(backend),
             Step::Assign(pair, core) => self.assign(pair, core),
             Step::Toggle(core) => self.toggle(core),
-            Step::Idle(idle) => self.control.set_idle(idle).unwrap(),
+            Step::Poll(polling) => self.control.set_polling(polling).unwrap(),
         }
     }
 
@@ -187,7 +189,7 @@ impl Rig {
         let core = self.cores[core % self.cores.len()];
         let before = self.control.cores();
         if !before.contains(&core) {
-            self.control.add_worker(Worker::start(core, self.control.idle()).unwrap());
+            self.control.add_worker(Worker::start(core, self.control.polling()).unwrap());
             return;
         }
         match self.control.remove_worker(core) {
@@ -321,7 +323,7 @@ fn start_workers(count: usize) -> (Vec<usize>, Vec<Worker>) {
     let allowed = sched_getaffinity(Pid::from_raw(0)).unwrap();
     let cores = (0..CpuSet::count()).rev().filter(|core| allowed.is_set(*core).unwrap());
     let cores: Vec<usize> = cores.take(2).collect();
-    let workers = cores.iter().take(count).map(|core| Worker::start(*core, Idle::Poll).unwrap());
+    let workers = cores.iter().take(count).map(|core| Worker::start(*core, Polling::default()).unwrap());
     (cores.clone(), workers.collect())
 }
 

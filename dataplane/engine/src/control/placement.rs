@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::{fmt, io};
 
 use super::{Control, Placed, Queues, Wire};
-use crate::config::Idle;
+use crate::config::Polling;
 use crate::worker::{Worker, WorkerError};
 
 /// A queue pair of a guest.
@@ -38,9 +38,9 @@ impl Control {
         self.workers.iter().map(|worker| worker.core).collect()
     }
 
-    /// What workers do without work.
-    pub fn idle(&self) -> Idle {
-        self.idle
+    /// How workers poll.
+    pub fn polling(&self) -> Polling {
+        self.polling
     }
 
     /// How many lanes the worker on `core` polls.
@@ -143,12 +143,15 @@ impl Control {
         }
     }
 
-    /// Replaces what workers do without work; all of them, or none.
-    pub fn set_idle(&mut self, idle: Idle) -> io::Result<()> {
-        let naps = self.workers.iter().map(|worker| worker.nap(idle));
-        let naps = naps.collect::<io::Result<Vec<_>>>()?;
-        self.workers.iter().zip(naps).for_each(|(worker, nap)| worker.set_nap(nap));
-        self.idle = idle;
+    /// Has workers poll otherwise; all of them, or none.
+    pub fn set_polling(&mut self, polling: Polling) -> io::Result<()> {
+        if polling.idle != self.polling.idle {
+            let naps = self.workers.iter().map(|worker| worker.nap(polling.idle));
+            let naps = naps.collect::<io::Result<Vec<_>>>()?;
+            self.workers.iter().zip(naps).for_each(|(worker, nap)| worker.set_nap(nap));
+        }
+        self.workers.iter().for_each(|worker| worker.set_burst(polling.burst));
+        self.polling = polling;
         Ok(())
     }
 

@@ -29,6 +29,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use engine::Datapath;
+use engine::config::Polling;
 pub use engine::config::{GuestConfig, NicConfig, OFFLOADS, SocketConfig, SocketKind};
 pub use engine::{BackendError, CaptureError, Capturing, NoSuchGuest, Pair, PortError, Wanted, WorkerError};
 use snapshot::{Idle, Port, Status};
@@ -132,7 +133,7 @@ impl Source for Datapath {
     }
 
     fn set_idle(&self, idle: Idle) -> io::Result<()> {
-        self.set_idle(idle)
+        self.set_polling(|polling| Polling { idle, ..polling })
     }
 
     fn capture(&self, wanted: Wanted) -> Result<Capturing, CaptureError> {

@@ -50,6 +50,7 @@ pub(crate) struct Eal {
 pub(crate) struct Datapath {
     cores: Vec<usize>,
     idle: &'static str,
+    burst: u16,
 }
 
 #[derive(Debug, Serialize)]
@@ -119,7 +120,7 @@ impl Serialize for Number {
 impl File {
     /// What `config` looks like in a file.
     pub fn of(config: &Config) -> File {
-        let engine::config::Config { eal_args, hugepages, cores, idle, nics, sockets, guests } =
+        let engine::config::Config { eal_args, hugepages, cores, polling, nics, sockets, guests } =
             &config.datapath;
         let sockets = |raw| {
             let kind = sockets.iter().filter(move |port| (port.kind == SocketKind::Raw) == raw);
@@ -128,7 +129,7 @@ impl File {
         File {
             api: Api::of(&config.api),
             eal: Eal { args: eal_args.clone(), hugepages: hugepages_word(*hugepages) },
-            datapath: Datapath { cores: cores.clone(), idle: idle.name() },
+            datapath: Datapath { cores: cores.clone(), idle: polling.idle.name(), burst: polling.burst },
             nic: nics.iter().map(Nic::of).collect(),
             tap: sockets(false),
             raw: sockets(true),

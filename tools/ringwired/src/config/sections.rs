@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use engine::config::{
-    Classes, GuestConfig, HugepagePolicy, Idle, NicConfig, OFFLOADS, PuntConfig, SocketConfig, SocketKind,
-    Thing, all_offloads, check_interface,
+    BURST_MAX, Classes, GuestConfig, HugepagePolicy, Idle, NicConfig, OFFLOADS, Polling, PuntConfig,
+    SocketConfig, SocketKind, Thing, all_offloads, check_interface,
 };
 
 use super::document::{Document, Table, Value, suggest};
@@ -79,7 +79,7 @@ pub(super) fn read(document: &Document<'_>, cores: &[usize]) -> Result<Config, C
     let mut claims = Claims::new();
     let api = api(&root, &mut claims)?;
     let (eal_args, hugepages) = eal(&root)?;
-    let (cores, idle) = datapath(&root, cores)?;
+    let (cores, polling) = datapath(&root, cores)?;
     let nics = root.sections("nic")?;
     let nics = nics.iter().map(|table| nic(table, &mut claims));
     let nics = nics.collect::<Result<Vec<_>, _>>()?;
@@ -108,7 +108,7 @@ pub(super) fn read(document: &Document<'_>, cores: &[usize]) -> Result<Config, C
     let guests = tables.iter().map(|table| guest(table, &names, &mut claims));
     let guests = guests.collect::<Result<Vec<_>, _>>()?;
     check_pairs(&tables, &guests)?;
-    let datapath = engine::config::Config { eal_args, hugepages, cores, idle, nics, sockets, guests };
+    let datapath = engine::config::Config { eal_args, hugepages, cores, polling, nics, sockets, guests };
     Ok(Config { api, datapath })
 }
 
@@ -159,16 +159,19 @@ fn eal(root: &Table<'_>) -> Result<(Vec<String>, HugepagePolicy), ConfigError> {
     Ok((args, hugepages))
 }
 
-fn datapath(root: &Table<'_>, allowed: &[usize]) -> Result<(Vec<usize>, Idle), ConfigError> {
+fn datapath(root: &Table<'_>, allowed: &[usize]) -> Result<(Vec<usize>, Polling), ConfigError> {
     let what = "one worker is pinned to each core, such as cores = [1]";
     let Some(table) = root.section("datapath")? else {
         return Err(root.missing("datapath.cores", what));
     };
-    table.only(&["cores", "idle"])?;
-    let idle = match table.get("idle") {
-        None => Idle::Poll,
-        Some(value) => value.word(&[("poll", Idle::Poll), ("adaptive", Idle::Adaptive)])?,
-    };
+    table.only(&["cores", "idle", "burst"])?;
+    let mut polling = Polling::default();
+    if let Some(value) = table.get("idle") {
+        polling.idle = value.word(&[("poll", Idle::Poll), ("adaptive", Idle::Adaptive)])?;
+    }
+    if let Some(value) = table.get("burst") {
+        polling.burst = value.integer(1..=BURST_MAX as u16)?;
+    }
     let value = table.require("cores", what)?;
     let elements = value.elements("an array of core numbers")?;
     if elements.is_empty() {
@@ -185,7 +188,7 @@ fn datapath(root: &Table<'_>, allowed: &[usize]) -> Result<(Vec<usize>, Idle), C
         unique.take(core, element)?;
         cores.push(core);
     }
-    Ok((cores, idle))
+    Ok((cores, polling))
 }
 
 /// `0-3, 6` for 0, 1, 2, 3 and 6.

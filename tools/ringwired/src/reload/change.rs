@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use engine::config::{GuestConfig, Idle, NicConfig, SocketConfig, SocketKind, Thing};
+use engine::config::{GuestConfig, NicConfig, Polling, SocketConfig, SocketKind, Thing};
 
 use crate::config::file;
 
@@ -71,12 +71,12 @@ pub enum Change {
         /// As it is to be.
         to: BTreeMap<u16, usize>,
     },
-    /// Workers without work do something else.
-    Idle {
-        /// What they did.
-        from: Idle,
-        /// What they are to do.
-        to: Idle,
+    /// Workers poll otherwise.
+    Polling {
+        /// As they did.
+        from: Polling,
+        /// As they are to.
+        to: Polling,
     },
     /// A worker is started on this core.
     AddWorker(usize),
@@ -149,7 +149,7 @@ impl Change {
             Change::Fallback { guest, from, to } => Change::Fallback { guest, from: to, to: from },
             Change::Offloads { guest, from, to } => Change::Offloads { guest, from: to, to: from },
             Change::Assign { guest, from, to } => Change::Assign { guest, from: to, to: from },
-            Change::Idle { from, to } => Change::Idle { from: to, to: from },
+            Change::Polling { from, to } => Change::Polling { from: to, to: from },
             Change::AddWorker(core) => Change::RemoveWorker(core),
             Change::RemoveWorker(core) => Change::AddWorker(core),
         }
@@ -169,7 +169,9 @@ impl fmt::Display for Change {
             }
             Change::Offloads { guest, .. } => write!(f, "offer guest {guest} other offloads"),
             Change::Assign { guest, .. } => write!(f, "assign queue pairs of guest {guest} to other workers"),
-            Change::Idle { to, .. } => write!(f, "set idle to {}", to.name()),
+            Change::Polling { to, .. } => {
+                write!(f, "set idle to {} and burst to {}", to.idle.name(), to.burst)
+            }
             Change::AddWorker(core) => write!(f, "start a worker on core {core}"),
             Change::RemoveWorker(core) => write!(f, "end the worker on core {core}"),
         }

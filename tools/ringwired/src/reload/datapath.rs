@@ -27,7 +27,7 @@ impl Running for Datapath {
             }
             Change::Offloads { guest, to, .. } => self.set_offloads(guest, *to).map_err(text),
             Change::Assign { guest, to, .. } => self.assign_all(guest, to).map_err(text),
-            Change::Idle { to, .. } => self.set_idle(*to).map_err(text),
+            Change::Polling { to, .. } => self.set_polling(|_| *to).map_err(text),
             Change::AddWorker(core) => self.add_worker(*core).map_err(text),
             Change::RemoveWorker(core) => self.remove_worker(*core).map_err(text),
         }

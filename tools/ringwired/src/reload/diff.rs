@@ -83,9 +83,12 @@ fn workers(now: &Config, wanted: &Config) -> Vec<String> {
     let (old, new) = (&now.cores, &wanted.cores);
     let gone = old.iter().filter(|core| !new.contains(core)).map(|core| format!("worker:{core}: removed"));
     let come = new.iter().filter(|core| !old.contains(core)).map(|core| format!("worker:{core}: added"));
+    let (now, wanted) = (now.polling, wanted.polling);
     let idle = (now.idle != wanted.idle)
         .then(|| format!("workers: idle {} -> {}", now.idle.name(), wanted.idle.name()));
-    gone.chain(come).chain(idle).collect()
+    let burst =
+        (now.burst != wanted.burst).then(|| format!("workers: burst {} -> {}", now.burst, wanted.burst));
+    gone.chain(come).chain(idle).chain(burst).collect()
 }
 
 fn ports(config: &Config) -> Vec<PortConfig> {

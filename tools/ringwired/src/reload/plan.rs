@@ -26,8 +26,8 @@ pub fn plan(now: &Config, wanted: &Config, differences: &Differences) -> Vec<Cha
     let mut plan = Plan::new(now);
     let added = wanted.cores.iter().filter(|core| !now.cores.contains(core));
     plan.changes.extend(added.map(|core| Change::AddWorker(*core)));
-    if now.idle != wanted.idle {
-        plan.changes.push(Change::Idle { from: now.idle, to: wanted.idle });
+    if now.polling != wanted.polling {
+        plan.changes.push(Change::Polling { from: now.polling, to: wanted.polling });
     }
     let (late, early) = late(differences);
     early.into_iter().for_each(|port| plan.add(port));

@@ -165,7 +165,7 @@ fn a_guest_is_made_anew_with_its_exception_path() {
 #[test]
 fn workers_come_before_others_go() {
     let (said, done) = reload(&[
-        ("cores = [1]", "cores = [3]\ndatapath.idle = \"adaptive\""),
+        ("cores = [1]", "cores = [3]\ndatapath.idle = \"adaptive\"\ndatapath.burst = 32"),
         ("\"/vm1\"", "\"/vm1\"\noffloads = []"),
     ]);
     assert_eq!(
@@ -174,6 +174,7 @@ fn workers_come_before_others_go() {
             "worker:1: removed",
             "worker:3: added",
             "workers: idle poll -> adaptive",
+            "workers: burst 64 -> 32",
             "guest vm1: offloads auto -> off"
         ]
     );
@@ -181,7 +182,7 @@ fn workers_come_before_others_go() {
         done,
         [
             "start a worker on core 3",
-            "set idle to adaptive",
+            "set idle to adaptive and burst to 32",
             "offer guest vm1 other offloads",
             "end the worker on core 1"
         ]

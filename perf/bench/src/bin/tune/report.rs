@@ -101,10 +101,10 @@ impl Report<'_> {
     }
 
     fn best_in_words(&self) -> String {
-        let Setting { ring_size, burst, queues, workers, .. } = self.best;
+        let Setting { ring_size, burst, queues, workers, worker_burst, .. } = self.best;
         format!(
-            "{} rings of {ring_size} entries, bursts of {burst}, {queues} queue pair(s), {workers} worker(s), \
-             idle = {}",
+            "{} rings of {ring_size} entries, bursts of {burst}, {queues} queue pair(s), {workers} worker(s) \
+             that move {worker_burst} packets at a time, idle = {}",
             self.best.format(),
             self.best.idle()
         )

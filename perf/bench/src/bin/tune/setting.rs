@@ -22,14 +22,23 @@ pub enum Knob {
     Queues,
     /// Cores with a worker.
     Workers,
+    /// Packets that a worker moves at a time: so far ahead of their use are buffers prefetched.
+    WorkerBurst,
     /// What a worker does when there is nothing to do.
     Idle,
 }
 
 impl Knob {
     /// All, in the order in which they are swept: what the guest decides comes first.
-    pub const ALL: [Knob; 6] =
-        [Knob::Format, Knob::RingSize, Knob::Burst, Knob::Queues, Knob::Workers, Knob::Idle];
+    pub const ALL: [Knob; 7] = [
+        Knob::Format,
+        Knob::RingSize,
+        Knob::Burst,
+        Knob::Queues,
+        Knob::Workers,
+        Knob::WorkerBurst,
+        Knob::Idle,
+    ];
 
     /// Settings that differ from `from` in this alone.
     pub fn values(self, cores: &[usize], from: Setting) -> Vec<Setting> {
@@ -52,6 +61,9 @@ impl Knob {
                 let counts = sizes_from_one().take_while(|workers| usize::from(*workers) <= cores.len());
                 counts.map(|workers| Setting { workers, queues: from.queues.max(workers), ..from }).collect()
             }
+            Knob::WorkerBurst => {
+                [64, 32, 16, 8, 4].map(|worker_burst| Setting { worker_burst, ..from }).into()
+            }
             Knob::Idle => [false, true].map(|adaptive| Setting { adaptive, ..from }).into(),
         }
     }
@@ -64,6 +76,7 @@ impl Knob {
             Knob::Burst => setting.burst.to_string(),
             Knob::Queues => setting.queues.to_string(),
             Knob::Workers => setting.workers.to_string(),
+            Knob::WorkerBurst => setting.worker_burst.to_string(),
             Knob::Idle => setting.idle().to_owned(),
         }
     }
@@ -82,6 +95,7 @@ impl fmt::Display for Knob {
             Knob::Burst => "burst",
             Knob::Queues => "queues",
             Knob::Workers => "workers",
+            Knob::WorkerBurst => "worker-burst",
             Knob::Idle => "idle",
         })
     }
@@ -102,6 +116,8 @@ pub struct Setting {
     pub queues: u16,
     /// Workers.
     pub workers: u16,
+    /// `burst` under `[datapath]`.
+    pub worker_burst: u16,
     /// `idle = "adaptive"`.
     pub adaptive: bool,
 }
@@ -116,6 +132,7 @@ impl Setting {
             burst: 32,
             queues: target.queues(),
             workers: 1,
+            worker_burst: 64,
             adaptive: false,
         }
     }

@@ -125,6 +125,7 @@ fn datapath(setting: Setting, cores: &[usize]) -> Table {
     Table::from_iter([
         ("cores".into(), Value::Array(cores.collect())),
         ("idle".into(), Value::from(setting.idle())),
+        ("burst".into(), i64::from(setting.worker_burst).into()),
     ])
 }
 
@@ -171,6 +172,7 @@ mod tests {
             burst: 64,
             queues: 2,
             workers: 2,
+            worker_burst: 16,
             adaptive: false,
         }
     }
@@ -187,6 +189,7 @@ mod tests {
             (datapath.cores.as_slice(), datapath.nics.len(), datapath.guests.len()),
             (&[2, 3][..], 1, 1)
         );
+        assert_eq!((datapath.polling.burst, datapath.polling.idle.name()), (16, "poll"));
         assert_eq!((datapath.nics[0].mtu, datapath.nics[0].queues), (Some(9000), 2));
         assert_eq!(datapath.guests[0].socket, Path::new("/tmp/x/guest.sock"));
         assert_eq!(datapath.guests[0].queues, 2);

@@ -17,6 +17,7 @@ hugepages = "require"
 [datapath]
 cores = [1, 6]
 idle = "poll"
+burst = 64
 
 [[nic]]
 name = "wire0"

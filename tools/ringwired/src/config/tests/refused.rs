@@ -138,6 +138,11 @@ const ONE_LINE_CHANGES: &[(&str, &str, &str)] = &[
         "idle = \"sleep\"",
         "13: datapath.idle: unknown value \"sleep\" (allowed: poll, adaptive)",
     ),
+    (
+        "idle = \"poll\"",
+        "burst = 65",
+        "13: datapath.burst: expected an integer from 1 to 64, found the integer 65",
+    ),
     // [[nic]]
     ("name = \"wire0\"", "", "15: nic[0].name: missing (every port has one)"),
     (

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use engine::config::{
-    Classes, Config as Datapath, GuestConfig, HugepagePolicy, Idle, NicConfig, PuntConfig, SocketConfig,
-    SocketKind, all_offloads,
+    Classes, Config as Datapath, GuestConfig, HugepagePolicy, Idle, NicConfig, Polling, PuntConfig,
+    SocketConfig, SocketKind, all_offloads,
 };
 use proptest::prelude::*;
 
@@ -47,7 +47,10 @@ fn config(bytes: &[u8]) -> Config {
         eal_args: vec!["--no-pci".to_owned()],
         hugepages: HugepagePolicy::Never,
         cores: if cores.is_empty() { vec![CORES[0]] } else { cores },
-        idle: if choices.yes() { Idle::Adaptive } else { Idle::Poll },
+        polling: Polling {
+            idle: if choices.yes() { Idle::Adaptive } else { Idle::Poll },
+            burst: if choices.yes() { 8 } else { 64 },
+        },
         nics: Vec::new(),
         sockets: Vec::new(),
         guests: Vec::new(),

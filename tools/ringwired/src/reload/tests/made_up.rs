@@ -64,9 +64,9 @@ fn make(config: &mut Config, change: &Change) {
             assert!(to.keys().all(|pair| *pair < guest.queues), "{change}: {to:?}");
             guest.assign = to.clone();
         }
-        Change::Idle { from, to } => {
-            assert_eq!(config.idle, *from);
-            config.idle = *to;
+        Change::Polling { from, to } => {
+            assert_eq!(config.polling, *from);
+            config.polling = *to;
         }
         Change::AddWorker(core) => {
             assert!(!config.cores.contains(core));
