@@ -155,7 +155,7 @@ fn an_exception_path_is_made_anew_and_given_up() {
             let before = stage.dump();
             stage.edit(&[("interface = \"rw-tap1\"\n", "interface = \"rw-tap1\"\nuser = \"root\"\n")]);
             let anew = "its exception path tap1 (made anew: its frontend must connect again)";
-            let said = ["tap tap1: user none -> 0 (made anew)".to_owned(), format!("guest vm3: {anew}")];
+            let said = ["tap tap1: user none -> root (made anew)".to_owned(), format!("guest vm3: {anew}")];
             assert_eq!(stage.reload(By::Client), said);
             assert!(stage.dump().contains("punt = \"tap1\""));
             stage.append("");
