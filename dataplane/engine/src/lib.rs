@@ -46,6 +46,7 @@ pub use crate::capture::{
 };
 pub use crate::control::{BackendError, Pair};
 pub use crate::ports::{NoSuchGuest, PortError};
+pub use crate::status::Work;
 pub use crate::worker::WorkerError;
 
 use crate::capture::Captures;

@@ -19,7 +19,25 @@ use crate::control::{Control, Owner, Pair};
 use crate::guest::{Guest, Route};
 use crate::ports::{NicPort, Ports, SocketEntry};
 
+/// What all workers have done since they were started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Work {
+    /// How often they have looked at their queues.
+    pub rounds: u64,
+    /// Packets that have moved, each from one port to another.
+    pub packets: u64,
+}
+
 impl Datapath {
+    /// What workers have done: a few loads, and no call of the kernel's.
+    pub fn work(&self) -> Work {
+        let control = self.ports.control();
+        control.workers().iter().map(|worker| &worker.counters).fold(Work::default(), |sum, its| Work {
+            rounds: sum.rounds + its.busy.get() + its.idle.get(),
+            packets: sum.packets + its.packets.get(),
+        })
+    }
+
     /// What the datapath looks like now. Reading it costs the packet path nothing.
     pub fn status(&self) -> Status {
         // Before control is locked: whoever changes a route locks the two in this order.

@@ -1,12 +1,13 @@
 //! The process whose instructions are counted: ringwire's datapath with its worker, and its guests' frontends.
 //!
 //! valgrind counts what other threads than this one do, and writes it out at each [`part_done`]. It runs one thread at
-//! a time, so that what is read of the worker's counters just before belongs to what was counted.
+//! a time, and goes on to another one when that calls the kernel: what is read of the worker's counters just before, without
+//! a call, belongs to what was counted.
 
 use std::path::Path;
 use std::time::Duration;
 
-use engine::Datapath;
+use engine::{Datapath, Work};
 use ringwire_bench::Failure;
 use ringwire_bench::callgrind::part_done;
 use ringwired::config::{Config, allowed_cores};
@@ -24,9 +25,9 @@ pub const CONFIG: &str = "scale.toml";
 const TIMES: usize = 7;
 /// Of an idle worker.
 const IDLE: Duration = Duration::from_millis(300);
-/// Entries of a virtqueue: more than the worker takes in one turn of its thread, which are 100,000 basic blocks for
+/// Entries of a virtqueue: more than the worker takes in a few turns of its thread, which are 100,000 basic blocks for
 /// valgrind. It always finds something, then, and never is idle for so long that lanes do not rest any more.
-const QUEUE_SIZE: u16 = 4096;
+const QUEUE_SIZE: u16 = 16384;
 /// How often the busy guests fill their rings, each time they are counted.
 const FILLS: usize = 64;
 /// Looks at the worker until it polls all lanes.
@@ -52,7 +53,7 @@ pub struct Part {
     pub load: Load,
     /// Rounds of the worker since it was started.
     pub rounds: u64,
-    /// Packets that NICs and guests were given since then.
+    /// Packets that it has moved since then.
     pub packets: u64,
 }
 
@@ -107,9 +108,6 @@ fn keep_busy(guests: &mut Guests, busy: usize) {
 
 /// Has what was counted written out, and says what it is.
 fn count(datapath: &Datapath, load: Load) -> Result<(), Failure> {
-    let status = datapath.status();
-    let worker = &status.workers[0];
-    let rounds = worker.busy_rounds + worker.idle_rounds;
-    let packets = status.ports.iter().map(|port| port.tx_packets).sum();
+    let Work { rounds, packets } = datapath.work();
     part_done(&Part { load, rounds, packets })
 }
